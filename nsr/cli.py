@@ -1,0 +1,63 @@
+"""What every stage program shares: common options, settings, a log file, and errors as one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nsr.config import Config, resolve
+from nsr.errors import ConfigError, NsrError
+from nsr.log import get_logger, log_to
+
+
+def stage_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that all stages have; `doc` is the program's module docstring."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common = parser.add_argument_group("common options")
+    common.add_argument("--settings", metavar="JSON", default="{}", help="settings as JSON, as the workflow passes them")
+    common.add_argument("--config", metavar="FILE", type=Path, action="append", default=[], help="YAML with settings; repeatable")
+    common.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
+    common.add_argument("--log", type=Path, help="also write the log to this file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="single settings, e.g. mesh.resolution=256")
+    return parser
+
+
+def settings(args: argparse.Namespace) -> Config:
+    """The resolved configuration of a stage's arguments: files, then JSON, then single overrides."""
+    try:
+        passed = json.loads(args.settings)
+    except ValueError as error:
+        raise ConfigError(f"--settings: not JSON ({error})") from error
+    return resolve([*args.config, passed], args.overrides)
+
+
+def threads(args: argparse.Namespace) -> int:
+    """Number of CPU threads to use."""
+    return args.threads if args.threads > 0 else os.cpu_count() or 1
+
+
+def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
+    """Parse, run `main(args)`, and return the exit code; an `NsrError` becomes one line on stderr (and in the log)."""
+    args = parser.parse_args(argv)
+    with log_to(args.log):
+        try:
+            main(args)
+        except NsrError as error:
+            get_logger().error("%s", " ".join(str(error).split()))
+            return error.exit_code
+        except KeyboardInterrupt:
+            get_logger().error("interrupted")
+            return 130
+        except Exception:
+            get_logger().exception("unexpected error; please report it")
+            return 1
+    return 0
+
+
+def main_exit(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
+    """`sys.exit(run(...))`: the last line of every stage program."""
+    sys.exit(run(parser, main))

@@ -1,0 +1,316 @@
+"""Every setting of every stage with its default, its unit and its meaning: the only home of defaults.
+
+Order of merging, later wins: these defaults, the method's preset (`config/methods/<name>.yaml`), `settings` of the
+workflow's config, the `overrides` column of the manifest, the command line. OmegaConf checks types and refuses unknown
+keys. A `Schedule` is a number, or a list of `[step, value]` knots that are joined by straight lines and held beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nsr.errors import ConfigError
+
+Schedule = Any  # float | list[[step, value]]; OmegaConf has no union of a number and a list of lists
+
+
+@dataclass
+class SfmConfig:
+    """Structure from motion (pycolmap) and its health gate."""
+
+    camera_model: str = "SIMPLE_RADIAL"  # COLMAP name
+    single_camera: bool = True  # all photos share one set of intrinsics
+    max_image_size: int = 1600  # px, longest side for feature extraction
+    max_features: int = 8192  # per photo
+    first_octave: int = -1  # -1: upsample once (more features), 0: faster
+    matcher: Literal["exhaustive", "sequential"] = "exhaustive"
+    min_registered: float = 0.8  # gate: share of the photos in the largest model
+    max_reprojection: float = 1.5  # gate: mean reprojection error, px
+    min_spread: float = 20.0  # gate: largest angle between two viewing directions of the object, degrees
+
+
+@dataclass
+class PrepareConfig:
+    """From a source to the one scene format."""
+
+    max_size: int = 0  # px, longest side after preparation; 0 keeps the size
+    region: Literal["auto", "format", "masks", "points", "cameras"] = "auto"  # what the unit ball is fitted to
+    region_margin: float = 1.05  # radius of the unit ball over the radius of what it must hold
+    holdout_every: int = 8  # every n-th view is held out; 0 holds out none
+    alpha_background: float = 1.0  # grey level in [0, 1] under transparent pixels
+
+
+@dataclass
+class EncodingConfig:
+    """Multiresolution hash grid (Mueller et al. 2022), in tiny-cuda-nn's parameter layout."""
+
+    levels: int = 16
+    features: int = 2  # per level
+    log2_table: int = 19  # entries per level at most
+    base_resolution: int = 32  # cells per side of the coarsest level over the cube [-1, 1]^3
+    finest_resolution: int = 2048
+    start_levels: int = 4  # levels active at step 0
+    level_steps: int = 250  # steps until one more level is active; 0: all from the start
+
+
+@dataclass
+class SdfConfig:
+    """Signed distance network: one hidden layer, softplus."""
+
+    hidden: int = 64
+    geometry_features: int = 13
+    sphere_radius: float = 0.5  # zero level at the start, unit frame
+    softplus_beta: float = 100.0
+    normals: Literal["closed_form", "finite_difference"] = "closed_form"
+    difference_step: float = 1.0  # finite differences: step in cells of the finest active level
+
+
+@dataclass
+class RadianceConfig:
+    """Colour network."""
+
+    hidden: int = 64
+    layers: int = 2  # hidden layers
+    position: bool = False  # feed the position too
+    view_degree: int = 4  # spherical harmonics of the view direction, 1..4; 0: no view dependence
+
+
+@dataclass
+class BackgroundConfig:
+    """What lies behind the region of interest."""
+
+    kind: Literal["none", "white", "black", "random", "learned"] = "learned"
+    samples: int = 32  # per ray, learned background
+    levels: int = 12
+    log2_table: int = 17
+    base_resolution: int = 16
+    finest_resolution: int = 1024
+    hidden: int = 64
+
+
+@dataclass
+class ModelConfig:
+    """The field."""
+
+    encoding: EncodingConfig = field(default_factory=EncodingConfig)
+    sdf: SdfConfig = field(default_factory=SdfConfig)
+    radiance: RadianceConfig = field(default_factory=RadianceConfig)
+    background: BackgroundConfig = field(default_factory=BackgroundConfig)
+    sharpness_start: float = 20.0  # NeuS 1/s at step 0, per unit-frame length
+
+
+@dataclass
+class MarchConfig:
+    """Occupancy-grid ray marching."""
+
+    steps: int = 1024  # step length = 2 sqrt(3) / steps, unit frame
+    grid_resolution: int = 128
+    grid_every: int = 16  # training steps between occupancy updates
+    grid_warmup: int = 256  # training steps in which all cells are updated
+    grid_decay: float = 0.95
+    grid_threshold: float = 0.001  # opacity of one step below which a cell is empty
+    early_stop: float = 1e-4  # transmittance at which a ray ends when rendering without gradients
+    ray_chunk: int = 4096  # rays rendered at once outside training
+
+
+@dataclass
+class LossConfig:
+    """Weights; each may follow a schedule."""
+
+    colour: Literal["l1", "mse"] = "l1"
+    colour_weight: Schedule = 1.0
+    mask: Schedule = 0.0
+    eikonal: Schedule = 0.1
+    eikonal_random: Schedule = 0.0  # Eikonal on points drawn uniformly from the unit ball, pruned cells too
+    curvature: Schedule = 0.0
+    sparsity: Schedule = 0.0
+    sparsity_scale: float = 1.0  # k of exp(-k |sdf|)
+    opaque: Schedule = 0.0
+    distortion: Schedule = 0.0
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up and exponential decay."""
+
+    learning_rate: float = 0.01
+    sharpness_rate: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-15
+    weight_decay: float = 0.01  # networks only, never the hash tables
+    warmup_steps: int = 500
+    decay: float = 0.1  # learning rate at the last step over that after warm-up
+
+
+@dataclass
+class WatchdogConfig:
+    """When to stop with a diagnosis instead of an empty mesh."""
+
+    every: int = 100  # steps
+    after: int = 500  # steps before which geometry is not judged
+    max_sharpness_fall: float = 0.5  # stop if 1/s falls under this share of its start
+
+
+@dataclass
+class TrainConfig:
+    """Training."""
+
+    steps: int = 20000
+    seed: int = 42
+    split: Literal["holdout", "all"] = "holdout"  # "all": train on every view (the DTU geometry protocol)
+    use_masks: Literal["auto", "required", "never"] = "never"  # "auto": where the scene has masks
+    samples: int = 262144  # samples per step aimed at
+    start_rays: int = 256
+    max_rays: int = 8192
+    random_points: int = 0  # per step, for losses that act everywhere
+    anneal_steps: int = 20000  # steps until the NeuS cosine is the true one
+    march: MarchConfig = field(default_factory=MarchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    checkpoint_every: int = 1000  # steps
+    log_every: int = 50  # steps
+    backend: Literal["reference"] = "reference"
+
+
+@dataclass
+class MeshConfig:
+    """Marching cubes on the signed distance."""
+
+    resolution: int = 512  # cells per side of the unit ball's cube
+    components: int = 1  # largest components kept; 0 keeps all
+    min_views: int = 1  # views that must see a face; 0: no culling
+    mask_dilation: int = 12  # px; faces outside the dilated mask of any view are culled; -1: no mask culling
+    colours: bool = True  # vertex colours from the radiance network
+
+
+@dataclass
+class TsdfConfig:
+    """Fusion of rendered depth."""
+
+    voxel: float = 0.008  # unit frame
+    truncation: float = 4.0  # voxels
+    downscale: int = 2  # of the rendered views
+    min_opacity: float = 0.5
+
+
+@dataclass
+class RenderConfig:
+    """Held-out views, depth, normals."""
+
+    downscale: int = 1
+    views: Literal["held_out", "train", "all"] = "held_out"
+
+
+@dataclass
+class EvaluateConfig:
+    """Metrics."""
+
+    samples: int = 300000  # points on each surface
+    seed: int = 0
+    min_views: int = 2  # ground truth counts where this many cameras see it; 0: everywhere
+    mask_dilation: int = 12  # px; predictions outside the dilated masks do not count; -1: all count
+    visible_only: bool = True  # predictions no camera sees do not count
+    max_distance: float = 20.0  # percent of the object radius; larger distances are dropped
+    floor: float = 0.0  # percent of the object radius above the lowest point below which nothing counts
+    thresholds: tuple[float, ...] = (0.5, 1.0)  # F-score, percent of the object radius
+
+
+@dataclass
+class Config:
+    """Settings of one scene and method."""
+
+    sfm: SfmConfig = field(default_factory=SfmConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    tsdf: TsdfConfig = field(default_factory=TsdfConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def resolve(layers: Iterable[Mapping[str, Any] | Path], overrides: Iterable[str] = ()) -> Config:
+    """Merge mappings or YAML files, then `key.path=value` strings, over the defaults.
+
+    Raises:
+        ConfigError: unknown key (names the nearest valid one), wrong type, unreadable file.
+    """
+    merged: Any = OmegaConf.structured(Config)
+    where = "overrides"
+    try:
+        for layer in layers:
+            where = str(layer) if isinstance(layer, Path) else "settings"
+            merged = OmegaConf.merge(merged, OmegaConf.load(layer) if isinstance(layer, Path) else OmegaConf.create(dict(layer)))
+        where = "overrides"
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]} (key {error.full_key or '?'})") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}: cannot be read ({error})") from error
+    assert isinstance(config, Config)
+    _check(config)
+    return config
+
+
+def section(config: Config, *names: str) -> dict[str, Any]:
+    """The named sections as plain JSON-ready data: what a stage uses, and nothing else."""
+    return {name: asdict(getattr(config, name)) for name in names}
+
+
+def schedule_value(schedule: Schedule, step: int) -> float:
+    """Value of a schedule at a step: linear between the knots, constant beyond them."""
+    if isinstance(schedule, (int, float)):
+        return float(schedule)
+    previous_step, previous = schedule[0]
+    for knot_step, value in schedule:
+        if step <= knot_step:
+            if knot_step == previous_step:
+                return float(value)
+            share = max(0.0, (step - previous_step) / (knot_step - previous_step))
+            return float(previous + share * (value - previous))
+        previous_step, previous = knot_step, value
+    return float(previous)
+
+
+def _check(config: Config) -> None:
+    for name in (f.name for f in fields(LossConfig)):
+        _check_schedule(f"train.loss.{name}", getattr(config.train.loss, name))
+    positive = {
+        "train.steps": config.train.steps,
+        "train.samples": config.train.samples,
+        "train.march.steps": config.train.march.steps,
+        "mesh.resolution": config.mesh.resolution,
+        "model.encoding.levels": config.model.encoding.levels,
+        "tsdf.voxel": config.tsdf.voxel,
+        "evaluate.samples": config.evaluate.samples,
+    }
+    for key, value in positive.items():
+        if value <= 0:
+            raise ConfigError(f"{key}: {value} must be greater than 0")
+
+
+def _check_schedule(key: str, value: Schedule) -> None:
+    if isinstance(value, (int, float, str)):
+        if isinstance(value, str) and key != "train.loss.colour":
+            raise ConfigError(f"{key}: '{value}' is neither a number nor a list of [step, value]")
+        return
+    knots = value if isinstance(value, list) else []
+    good = bool(knots) and all(isinstance(k, list) and len(k) == 2 and all(isinstance(x, (int, float)) for x in k) for k in knots)
+    if not good or [k[0] for k in knots] != sorted(k[0] for k in knots):
+        raise ConfigError(f"{key}: {value} is neither a number nor a list of [step, value] with rising steps")
+
+
+def json_schema(kind: type = Config) -> dict[str, Any]:
+    """JSON schema of a config dataclass; every key optional, unknown keys refused."""
+    from nsr.config_schema import dataclass_schema
+
+    assert is_dataclass(kind)
+    return dataclass_schema(kind)

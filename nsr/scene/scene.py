@@ -1,0 +1,161 @@
+"""The one scene format that every later stage reads: `scene.json` beside `images/`, `masks/` and `points.npz`.
+
+`scene.json` holds cameras, the split and the similarity world <-> unit; paths inside it are relative to its folder, so
+a scene folder can be moved or copied to another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nsr.conventions import Array, Similarity
+from nsr.data.raw import Points
+from nsr.errors import DataError
+
+FORMAT_VERSION = 1
+SCENE_FILE = "scene.json"
+POINTS_FILE = "points.npz"
+
+
+@dataclass(frozen=True)
+class View:
+    """One undistorted photograph.
+
+    Attributes:
+        name: unique in the scene. image: its file. mask: its mask file (values of `nsr.conventions`), None if there is none.
+        width, height: pixels. K: (3, 3) pixels. w2c: (4, 4) world to camera.
+        held_out: kept for the evaluation of novel views; trained on only with `split: all`.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None
+    width: int
+    height: int
+    K: Array
+    w2c: Array
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A prepared scene.
+
+    Attributes:
+        root: its folder. name: "dataset/scene". views: in name order. points: sparse points or None.
+        similarity: unit -> world. unit: name of the world unit.
+        region_source: how the region of interest was found ("format", "masks", "points", "cameras", "manifest").
+        notes: warnings of the preparation, to be shown in the report.
+    """
+
+    root: Path
+    name: str
+    views: tuple[View, ...]
+    similarity: Similarity
+    points: Points | None = None
+    unit: str = "unknown"
+    region_source: str = "cameras"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every view has a mask."""
+        return all(view.mask is not None for view in self.views)
+
+    def split(self, which: Literal["train", "held_out", "all"]) -> tuple[View, ...]:
+        """The views of one side of the split, in name order."""
+        if which == "all":
+            return self.views
+        return tuple(view for view in self.views if view.held_out == (which == "held_out"))
+
+    def unit_w2c(self, views: Sequence[View]) -> Array:
+        """Unit-frame world-to-camera matrices (V, 4, 4) of the given views."""
+        return self.similarity.camera_to_unit(np.stack([view.w2c for view in views]))
+
+
+def save_scene(scene: Scene) -> None:
+    """Write `scene.json` and `points.npz` into `scene.root`; `scene.json` comes last and atomically."""
+    if scene.points is not None:
+        np.savez_compressed(scene.root / POINTS_FILE, **vars(scene.points))
+    data = {
+        "version": FORMAT_VERSION,
+        "name": scene.name,
+        "unit": scene.unit,
+        "region_source": scene.region_source,
+        "similarity": scene.similarity.to_dict(),
+        "notes": list(scene.notes),
+        "points": None if scene.points is None else POINTS_FILE,
+        "views": [_view_to_dict(scene.root, view) for view in scene.views],
+    }
+    partial = scene.root / (SCENE_FILE + ".partial")
+    partial.write_text(json.dumps(data, indent=1))
+    os.replace(partial, scene.root / SCENE_FILE)
+
+
+def load_scene(root: Path) -> Scene:
+    """Read a scene folder.
+
+    Raises:
+        DataError: no scene there, another format version, or a broken file.
+    """
+    path = root / SCENE_FILE
+    try:
+        data = json.loads(path.read_text())
+        if data["version"] != FORMAT_VERSION:
+            raise DataError(f"{path}: scene format {data['version']}, this version reads {FORMAT_VERSION}; run prepare again")
+        points = None
+        if data["points"]:
+            with np.load(root / data["points"], allow_pickle=False) as arrays:
+                points = Points(**{key: arrays[key] for key in arrays.files})
+        return Scene(
+            root=root,
+            name=data["name"],
+            views=tuple(_view_from_dict(root, view) for view in data["views"]),
+            similarity=Similarity.from_dict(data["similarity"]),
+            points=points,
+            unit=data["unit"],
+            region_source=data["region_source"],
+            notes=tuple(data["notes"]),
+        )
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: no such file; run prepare first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a scene file ({error}); run prepare again") from error
+
+
+def with_held_out(views: Sequence[View], every: int) -> tuple[View, ...]:
+    """Mark every `every`-th view (the first one included) as held out; 0 holds out none."""
+    return tuple(replace(view, held_out=every > 0 and index % every == 0) for index, view in enumerate(views))
+
+
+def _view_to_dict(root: Path, view: View) -> dict[str, object]:
+    return {
+        "name": view.name,
+        "image": view.image.relative_to(root).as_posix(),
+        "mask": None if view.mask is None else view.mask.relative_to(root).as_posix(),
+        "width": view.width,
+        "height": view.height,
+        "K": view.K.tolist(),
+        "w2c": view.w2c.tolist(),
+        "held_out": view.held_out,
+    }
+
+
+def _view_from_dict(root: Path, data: dict) -> View:
+    return View(
+        name=data["name"],
+        image=root / data["image"],
+        mask=None if data["mask"] is None else root / data["mask"],
+        width=int(data["width"]),
+        height=int(data["height"]),
+        K=np.asarray(data["K"], dtype=np.float64).reshape(3, 3),
+        w2c=np.asarray(data["w2c"], dtype=np.float64).reshape(4, 4),
+        held_out=bool(data["held_out"]),
+    )
