@@ -1,0 +1,128 @@
+"""Image files of a source: finding them, reading their headers, naming their views, matching masks to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from nsr.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says before its pixels.
+
+    Attributes:
+        width, height: pixels as stored (an EXIF orientation is not applied).
+        alpha: it has an alpha channel.
+    """
+
+    width: int
+    height: int
+    alpha: bool
+
+
+def read_header(path: Path) -> Header:
+    """Size and channels of an image file, without decoding its pixels.
+
+    Raises:
+        DataError: no such file, or no JPEG or PNG image in it.
+    """
+    try:
+        with Image.open(path, formats=("JPEG", "PNG", "MPO")) as image:
+            return Header(*image.size, alpha="A" in image.getbands() or "transparency" in image.info)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such image; restore it or remove its view from the source") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path}: not a readable JPEG or PNG image; export it again or remove it") from error
+
+
+def list_images(folder: Path) -> list[Path]:
+    """JPEG and PNG files directly in a folder, in name order; hidden files are left out.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of images; check the path")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not found:
+        raise DataError(f"{folder}: holds no .jpg or .png image; check the path or convert the images")
+    return found
+
+
+def find_folder(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the named folders that exists under `root`, or None."""
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def view_names(relative: Sequence[str]) -> list[str]:
+    """Names for views from image paths relative to their source, usable as file stems.
+
+    The stem alone where all stems differ, otherwise the whole path with `/` as `_` (`train/r_0.png` -> `train_r_0`).
+    """
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in relative]
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    return ["_".join(part for part in path.with_suffix("").parts if part not in (".", "..", "/")) for path in paths]
+
+
+def match_masks(images: Sequence[str], folder: Path | None) -> list[Path | None]:
+    """The mask file of each image.
+
+    Tried in this order, the first rule that serves every image wins: the image's path with `.png` appended or its
+    suffix exchanged (COLMAP); the same stem; the same number in the name, whatever its count of digits; the same
+    position in name order, if there are as many masks as images.
+
+    Args:
+        images: paths relative to the image folder, in name order. folder: of masks; None: there are no masks.
+
+    Raises:
+        DataError: the folder is missing or empty, or leaves an image without a mask.
+    """
+    if folder is None:
+        return [None] * len(images)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of masks; check the path")
+    masks = sorted(p for p in folder.rglob("*") if p.suffix.lower() in MASK_SUFFIXES and not p.name.startswith("."))
+    by_path = {p.relative_to(folder).as_posix(): p for p in masks}
+    exact = [next((by_path[c] for c in _mask_names(image) if c in by_path), None) for image in images]
+    by_number, number_of = _by_number(masks), [_number(PurePosixPath(image).stem) for image in images]
+    numbered = [by_number.get(number) for number in number_of] if len(set(number_of)) == len(images) else [None]
+    by_stem = {p.stem: p for p in masks} if len({p.stem for p in masks}) == len(masks) else {}
+    stemmed = [by_stem.get(PurePosixPath(image).stem) for image in images]
+    for matched in (exact, stemmed, numbered):
+        if all(matched):
+            return list(matched)
+    if len(masks) == len(images):
+        return list(masks)
+    missing = next(image for image, a, b in zip(images, exact, stemmed, strict=True) if not (a or b))
+    raise DataError(f"{folder}: no mask for {missing} ({len(masks)} masks, {len(images)} images); add it or give no masks")
+
+
+def _mask_names(image: str) -> Iterable[str]:
+    yield f"{image}.png"
+    stem = str(PurePosixPath(image).with_suffix(""))
+    for suffix in MASK_SUFFIXES:
+        yield stem + suffix
+        yield stem + suffix.upper()
+
+
+def _number(stem: str) -> int | None:
+    digits = re.findall(r"\d+", stem)
+    return int(digits[-1]) if digits else None
+
+
+def _by_number(masks: Sequence[Path]) -> dict[int | None, Path]:
+    numbers = [_number(p.stem) for p in masks]
+    if None in numbers or len(set(numbers)) != len(masks):
+        return {}
+    return dict(zip(numbers, masks, strict=True))
