@@ -1,0 +1,37 @@
+"""Photos of objects in; measured meshes and one report over all scenes and methods out.
+
+snakemake --cores 8           run everything that is missing or out of date
+snakemake -n                  say what would run, and why
+snakemake --list-rules        the stages
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/mesh.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    """Everything: the report over all scenes and methods."""
+    default_target: True
+    input:
+        page=f"{REPORT}/index.html",
+        summary=f"{REPORT}/summary.tsv",
+
+
+onsuccess:
+    print_summary()

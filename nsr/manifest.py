@@ -1,0 +1,233 @@
+"""The workflow's config and its list of scenes, read and checked: every mistake is one line that names file, row and remedy."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from nsr.config import Config, resolve
+from nsr.config_schema import row_schema, workflow_schema
+from nsr.errors import ConfigError
+
+Format = Literal["photos", "colmap", "neus", "blender", "nerfstudio"]
+FORMATS: tuple[str, ...] = get_args(Format)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Folders of a scene beside which the methods' folders lie.
+RESERVED_METHODS = ("scene", "sfm")
+# The sections that a method may set; the others belong to the scene, which all methods share.
+METHOD_SECTIONS = ("model", "train", "mesh", "tsdf", "render", "evaluate")
+_REGIONS = ("auto", "format", "masks", "points", "cameras")
+_PHOTOS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True)
+class SceneRow:
+    """One row of the manifest. Relative paths are relative to the folder that snakemake runs in."""
+
+    dataset: str  # name of the group that the scene belongs to; letters, digits, "_", "-" and "."
+    scene: str  # name of the scene, unique in its data set
+    source: str  # folder of photographs (format photos), or the folder or file that the format's reader expects
+    format: Format  # what `source` is; "photos" goes through structure from motion
+    masks: str = ""  # folder of masks, white object on black, one for each photograph
+    ground_truth: str = ""  # mesh or point cloud that the result is measured against; empty: no such evaluation
+    gt_cameras: str = ""  # cameras in the frame of the ground truth, for scenes whose poses come from structure from motion
+    protocol: Literal["", "object-surface"] = ""  # how the surface is measured; empty means object-surface
+    region: str = ""  # what the unit ball is fitted to: auto, format, masks, points, cameras or "x,y,z,radius" in world units
+    overrides: str = ""  # settings of this scene alone: key=value, separated by spaces
+
+    @property
+    def name(self) -> str:
+        """`dataset/scene`."""
+        return f"{self.dataset}/{self.scene}"
+
+
+@dataclass(frozen=True)
+class WorkflowConfig:
+    """What the workflow runs over and where results go."""
+
+    scenes: str = "config/scenes.tsv"  # list of scenes
+    methods: list[str] = field(default_factory=lambda: ["nsr"])  # presets, each a file config/methods/<name>.yaml
+    results: str = "results"  # folder of results
+    report: str = "report"  # folder of the report
+    logs: str = "logs"  # folder of logs and benchmarks
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto takes a GPU where there is one
+    settings: dict[str, Any] = field(default_factory=dict)  # settings of all scenes and methods, over the methods' presets
+
+
+def read_workflow_config(config: Mapping[str, Any]) -> WorkflowConfig:
+    """The workflow's config from what snakemake read.
+
+    Raises:
+        ConfigError: unknown key (names the nearest valid one), wrong value, or a method without a preset.
+    """
+    valid = [item.name for item in fields(WorkflowConfig)]
+    for key in config:
+        if key not in valid:
+            raise ConfigError(f"config: unknown key '{key}'{_nearest(key, valid)}")
+    parsed = WorkflowConfig(**config)
+    if parsed.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"config: device '{parsed.device}' is none of auto, cpu, cuda")
+    if not isinstance(parsed.methods, list) or not parsed.methods:
+        raise ConfigError("config: methods must be a list of at least one name, e.g. [nsr]")
+    if not isinstance(parsed.settings, Mapping):
+        raise ConfigError("config: settings must be a mapping, e.g. {mesh: {resolution: 256}}")
+    for method in parsed.methods:
+        _check_method(str(method))
+    resolve([parsed.settings])
+    return parsed
+
+
+def read_manifest(path: Path) -> tuple[SceneRow, ...]:
+    """The rows of a manifest (tab-separated, header line, `#` starts a comment line), checked.
+
+    Raises:
+        ConfigError: unreadable or empty table, wrong columns, or a wrong row (see `check_row`), with the line's number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a manifest with the config key 'scenes'") from error
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    if len(numbered) < 2:
+        raise ConfigError(f"{path}: no scenes in it")
+    columns = numbered[0][1].split("\t")
+    _check_columns(path, columns)
+    rows: list[SceneRow] = []
+    for number, line in numbered[1:]:
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter="\t"))]
+        if len(cells) > len(columns):
+            raise ConfigError(f"{path} line {number}: {len(cells)} cells under {len(columns)} columns; separate cells by one tab")
+        row = SceneRow(**dict(zip(columns, cells + [""] * (len(columns) - len(cells)), strict=True)))  # type: ignore[arg-type]
+        check_row(row, f"{path} line {number}")
+        if row.name in {other.name for other in rows}:
+            raise ConfigError(f"{path} line {number}: scene '{row.name}' is listed twice")
+        rows.append(row)
+    return tuple(rows)
+
+
+def check_row(row: SceneRow, where: str) -> None:
+    """Raise ConfigError, with `where` in front, if a row has a bad name, format, path, protocol, region or override."""
+    for column in ("dataset", "scene"):
+        if not NAME.fullmatch(getattr(row, column)):
+            raise ConfigError(
+                f"{where}: {column} '{getattr(row, column)}' is no name; use letters, digits, '_', '-', '.', first a letter or digit"
+            )
+    if row.format not in FORMATS:
+        raise ConfigError(f"{where}: unknown format '{row.format}'{_nearest(row.format, FORMATS)}; one of {', '.join(FORMATS)}")
+    if not row.source:
+        raise ConfigError(f"{where}: no source")
+    for column in ("source", "masks", "ground_truth", "gt_cameras"):
+        value = getattr(row, column)
+        if value and not Path(value).exists():
+            raise ConfigError(f"{where}: {column} '{value}' does not exist (relative to {Path.cwd()})")
+    if row.format == "photos" and not Path(row.source).is_dir():
+        raise ConfigError(f"{where}: source '{row.source}' is not a folder of photographs")
+    protocols = get_args(get_type_hints(SceneRow)["protocol"])
+    if row.protocol not in protocols:
+        raise ConfigError(f"{where}: unknown protocol '{row.protocol}'{_nearest(row.protocol, protocols)}")
+    _check_region(row.region, where)
+    try:
+        resolve([], row.overrides.split())
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def resolve_scene(row: SceneRow, workflow: WorkflowConfig, method: str | None) -> Config:
+    """Settings of a scene under a method; without a method those that all methods share.
+
+    Raises:
+        ConfigError: as `nsr.config.resolve`.
+    """
+    layers: list[Mapping[str, Any] | Path] = [] if method is None else [method_file(method)]
+    return resolve([*layers, workflow.settings], row.overrides.split())
+
+
+def source_files(row: SceneRow, masks: bool = True) -> list[str]:
+    """The files that a scene is made from: photographs, cameras and, unless left out, the column `masks`; no ground truth.
+
+    Hidden files do not count, and of a folder of photographs only the images.
+    """
+    paths = [Path(value) for value in (row.source, row.masks if masks else "") if value]
+    found = {file for path in paths for file in (_files(path) if path.is_dir() else [path])}
+    if row.format == "photos":
+        found = {path for path in found if path.suffix.lower() in _PHOTOS}
+    return sorted(path.as_posix() for path in found - {Path(row.ground_truth)})
+
+
+def method_file(method: str) -> Path:
+    """The preset of a method, relative to the folder that snakemake runs in."""
+    return Path("config") / "methods" / f"{method}.yaml"
+
+
+def write_schemas(folder: Path) -> None:
+    """Write `config.schema.yaml` and `scenes.schema.yaml` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in schema_texts().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def schema_texts() -> dict[str, str]:
+    """The generated schema files, by file name."""
+    import yaml
+
+    row = row_schema(SceneRow)
+    for column in ("dataset", "scene"):
+        row["properties"][column]["pattern"] = f"^{NAME.pattern}$"
+    schemas = {"config.schema.yaml": workflow_schema(WorkflowConfig, Config), "scenes.schema.yaml": row}
+    head = "# Generated by `make schema` from the dataclasses of nsr; do not edit.\n"
+    return {name: head + yaml.safe_dump(schema, sort_keys=False, width=120) for name, schema in schemas.items()}
+
+
+@lru_cache(maxsize=None)
+def _files(folder: Path) -> tuple[Path, ...]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return tuple(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _check_method(method: str) -> None:
+    if not NAME.fullmatch(method) or method in RESERVED_METHODS:
+        raise ConfigError(f"config: '{method}' cannot name a method; scene and sfm are taken, and a name is letters, digits, '_-.'")
+    path = method_file(method)
+    if not path.is_file():
+        known = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        raise ConfigError(f"config: method '{method}' has no preset {path}{_nearest(method, known)}")
+    resolve([path])
+    import yaml
+
+    foreign = set(yaml.safe_load(path.read_text()) or {}) - set(METHOD_SECTIONS)
+    if foreign:
+        raise ConfigError(f"{path}: '{min(foreign)}' belongs to the scene; set it in config.yaml under settings, or in the manifest")
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    valid = [item.name for item in fields(SceneRow)]
+    for column in columns:
+        if column not in valid:
+            raise ConfigError(f"{path}: unknown column '{column}'{_nearest(column, valid)}")
+    if len(set(columns)) < len(columns):
+        raise ConfigError(f"{path}: a column is there twice")
+    for column in row_schema(SceneRow)["required"]:
+        if column not in columns:
+            raise ConfigError(f"{path}: column '{column}' is missing; columns are separated by tabs")
+
+
+def _check_region(region: str, where: str) -> None:
+    if not region or region in _REGIONS:
+        return
+    try:
+        numbers = [float(part) for part in region.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not numbers[3] > 0:
+        raise ConfigError(f"{where}: region '{region}' is neither one of {', '.join(_REGIONS)} nor 'x,y,z,radius'")
+
+
+def _nearest(name: str, valid: Any) -> str:
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

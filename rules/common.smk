@@ -1,0 +1,209 @@
+"""The config and the list of scenes, checked, and the functions that the rules use; no rules here."""
+
+import json
+import os
+import re
+import shlex
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+
+from nsr import digest, manifest
+from nsr.config import section
+from nsr.errors import ConfigError
+
+# Stages run with the interpreter that runs snakemake and with the very checkout whose code is hashed.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def read_everything():
+    """The checked config and the rows of the manifest by "dataset/scene"; a mistake of the user ends in one line."""
+    try:
+        workflow_config = manifest.read_workflow_config(config)
+        rows = manifest.read_manifest(Path(workflow_config.scenes))
+        validate(config, str(ROOT / "config/schemas/config.schema.yaml"), set_default=False)
+        for row in rows:
+            validate(vars(row).copy(), str(ROOT / "config/schemas/scenes.schema.yaml"), set_default=False)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+    return workflow_config, {row.name: row for row in rows}
+
+
+SETUP, SCENES = read_everything()
+RESULTS, REPORT, LOGS = SETUP.results, SETUP.report, SETUP.logs
+DATA = RESULTS + "/{dataset}/{scene}"
+RUN = DATA + "/{method}"
+DATA_LOG = "{dataset}/{scene}"
+RUN_LOG = DATA_LOG + "/{method}"
+
+
+wildcard_constraints:
+    dataset="|".join(sorted({re.escape(row.dataset) for row in SCENES.values()})),
+    scene="|".join(sorted({re.escape(row.scene) for row in SCENES.values()})),
+    method="|".join(re.escape(method) for method in SETUP.methods),
+    kind="mesh|tsdf",
+
+
+def row_of(wildcards):
+    """The manifest's row of a job."""
+    name = f"{wildcards.dataset}/{wildcards.scene}"
+    if name not in SCENES:
+        raise WorkflowError(f"{SETUP.scenes}: no scene '{name}'")
+    return SCENES[name]
+
+
+@lru_cache(maxsize=None)
+def resolved(name, method):
+    """Settings of a scene under a method (None: those all methods share)."""
+    try:
+        return manifest.resolve_scene(SCENES[name], SETUP, method)
+    except ConfigError as error:
+        raise WorkflowError(f"scene {name}, method {method}: {error}") from None
+
+
+def settings_of(*sections):
+    """A function of the wildcards: the named sections as JSON, so that other settings trigger nothing."""
+
+    def of(wildcards):
+        settings = resolved(row_of(wildcards).name, wildcards.get("method"))
+        return json.dumps(section(settings, *sections), sort_keys=True)
+
+    return of
+
+
+def code_digest(stage):
+    """Hash of the stage's program and of the modules it imports, because snakemake does not see edits of modules."""
+    try:
+        return digest.code_digest(stage, ROOT)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def tsdf_settings(wildcards):
+    """Settings of fusion and of the cleaning it shares with the mesh stage, without those of marching cubes."""
+    sections = section(resolved(row_of(wildcards).name, wildcards.method), "tsdf", "mesh")
+    del sections["mesh"]["resolution"]
+    return json.dumps(sections, sort_keys=True)
+
+
+def column(name):
+    """A function of the wildcards: a cell of the manifest."""
+
+    def of(wildcards):
+        return getattr(row_of(wildcards), name)
+
+    return of
+
+
+def option(flag, name):
+    """A function of the wildcards: `flag value` quoted for the shell where the manifest's column has a value, else nothing."""
+
+    def of(wildcards):
+        value = getattr(row_of(wildcards), name)
+        return f"{flag} {shlex.quote(value)}" if value else ""
+
+    return of
+
+
+def photos(wildcards):
+    """Photographs of a scene. Times do not count (`ancient`), contents do (`photos_digest`)."""
+    return ancient(manifest.source_files(row_of(wildcards), masks=False))
+
+
+def source_files(wildcards):
+    """Photographs, masks and cameras of a scene. Times do not count (`ancient`), contents do (`source_digest`)."""
+    return ancient(manifest.source_files(row_of(wildcards)))
+
+
+@lru_cache(maxsize=None)
+def digest_of(*files):
+    """Hash of the contents of files; those of unchanged size and time are remembered from earlier calls."""
+    try:
+        return digest.source_digest((Path(file) for file in files), Path(".snakemake/nsr-digests.json"))
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def photos_digest(wildcards):
+    """Hash of a scene's photographs."""
+    return digest_of(*manifest.source_files(row_of(wildcards), masks=False))
+
+
+def source_digest(wildcards):
+    """Hash of the files a scene is made from; in every rule that reads the scene, whose folder is no declared output."""
+    return digest_of(*manifest.source_files(row_of(wildcards)))
+
+
+def model_of_scene(wildcards):
+    """What structure from motion leaves, for scenes that are photographs."""
+    if row_of(wildcards).format != "photos":
+        return []
+    return [f"{RESULTS}/{row_of(wildcards).name}/sfm/{name}" for name in SFM_FILES]
+
+
+def model_option(wildcards):
+    """`--model DIR` for scenes that are photographs."""
+    if row_of(wildcards).format != "photos":
+        return ""
+    return f"--model {shlex.quote(f'{RESULTS}/{row_of(wildcards).name}/sfm')}"
+
+
+def truth_files(wildcards):
+    """Ground truth of a scene and the cameras in its frame."""
+    row = row_of(wildcards)
+    return ancient([value for value in (row.ground_truth, row.gt_cameras) if value])
+
+
+def truth_digest(wildcards):
+    """Hash of the ground truth's files."""
+    row = row_of(wildcards)
+    return digest_of(*(value for value in (row.ground_truth, row.gt_cameras) if value))
+
+
+def gpus(wildcards):
+    """GPUs that a job asks for: one where `device` says or finds that there are any."""
+    return 1 if SETUP.device == "cuda" or (SETUP.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir()) else 0
+
+
+def holds_out(name, method):
+    """Whether some views of a scene were kept from training."""
+    settings = resolved(name, method)
+    return settings.train.split == "holdout" and settings.prepare.holdout_every > 0
+
+
+def runs():
+    """Scene and method of every run, with its folder, as the report wants them."""
+    return [
+        {"dataset": row.dataset, "scene": row.scene, "method": method, "folder": f"{RESULTS}/{row.name}/{method}"}
+        for row in SCENES.values()
+        for method in SETUP.methods
+    ]
+
+
+def run_results(wildcards):
+    """Every file the report is made from."""
+    files = []
+    for run in runs():
+        row, folder = SCENES[f"{run['dataset']}/{run['scene']}"], run["folder"]
+        files += [f"{folder}/{name}" for name in ("train.json", "metrics.jsonl", "mesh.ply", "mesh.json", "tsdf.ply", "tsdf.json")]
+        if row.ground_truth:
+            files += [f"{folder}/evaluate/{kind}.json" for kind in ("mesh", "tsdf")]
+        if holds_out(row.name, run["method"]):
+            files += [f"{folder}/render/render.json", f"{folder}/evaluate/views.json"]
+    return files
+
+
+def print_summary():
+    """Show the report's table and where the page lies."""
+    import pandas
+
+    table = pandas.read_csv(f"{REPORT}/summary.tsv", sep="\t")
+    print(table.to_string(index=False))
+    print(f"report: {REPORT}/index.html")

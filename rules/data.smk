@@ -1,0 +1,63 @@
+"""From a source to a prepared scene."""
+
+SFM_FILES = ["sfm.json", "sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin"]
+
+
+rule sfm:
+    """Camera poses and sparse points from photographs (pycolmap), with a health gate."""
+    input:
+        photos=photos,
+    output:
+        health=DATA + "/sfm/sfm.json",
+        cameras=DATA + "/sfm/sparse/0/cameras.bin",
+        images=DATA + "/sfm/sparse/0/images.bin",
+        points=DATA + "/sfm/sparse/0/points3D.bin",
+    log:
+        f"{LOGS}/{DATA_LOG}/sfm.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{DATA_LOG}/sfm.tsv"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        source=column("source"),
+        out=subpath(output.health, parent=True),
+        settings=settings_of("sfm"),
+        digest=photos_digest,
+        code=code_digest("sfm"),
+    shell:
+        "python {workflow.basedir:q}/scripts/sfm.py --photos {params.source:q} --out {params.out:q}"
+        " --settings {params.settings:q} --threads {threads} --log {log:q}"
+
+
+rule prepare:
+    """One scene format from every source: undistorted images, masks, cameras, split, region of interest."""
+    input:
+        source=source_files,
+        model=model_of_scene,
+    output:
+        scene=DATA + "/scene/scene.json",
+    log:
+        f"{LOGS}/{DATA_LOG}/prepare.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{DATA_LOG}/prepare.tsv"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        source=column("source"),
+        format=column("format"),
+        model=model_option,
+        masks=option("--masks", "masks"),
+        region=option("--region", "region"),
+        out=subpath(output.scene, parent=True),
+        settings=settings_of("prepare"),
+        digest=source_digest,
+        code=code_digest("prepare"),
+    shell:
+        "python {workflow.basedir:q}/scripts/prepare.py --format {params.format:q} --source {params.source:q}"
+        " {params.model} {params.masks} {params.region}"
+        " --name {wildcards.dataset:q}/{wildcards.scene:q} --out {params.out:q}"
+        " --settings {params.settings:q} --threads {threads} --log {log:q}"

@@ -1,0 +1,58 @@
+"""Measurements against ground truth and against photographs that were kept from training."""
+
+
+rule evaluate_mesh:
+    """Chamfer distance, accuracy, completeness and F-scores of one mesh against the ground truth."""
+    input:
+        mesh=RUN + "/{kind}.ply",
+        scene=DATA + "/scene/scene.json",
+        truth=truth_files,
+    output:
+        facts=RUN + "/evaluate/{kind}.json",
+        arrays=RUN + "/evaluate/{kind}.npz",
+    log:
+        f"{LOGS}/{RUN_LOG}/evaluate_{{kind}}.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{RUN_LOG}/evaluate_{{kind}}.tsv"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        scene=subpath(input.scene, parent=True),
+        truth=option("--ground-truth", "ground_truth"),
+        cameras=option("--gt-cameras", "gt_cameras"),
+        settings=settings_of("evaluate"),
+        source=source_digest,
+        digest=truth_digest,
+        code=code_digest("evaluate_mesh"),
+    shell:
+        "python {workflow.basedir:q}/scripts/evaluate_mesh.py --mesh {input.mesh:q} --scene {params.scene:q}"
+        " {params.truth} {params.cameras} --out {output.facts:q}"
+        " --settings {params.settings:q} --threads {threads} --log {log:q}"
+
+
+rule evaluate_views:
+    """PSNR and SSIM of the rendered views against their photographs."""
+    input:
+        render=RUN + "/render/render.json",
+        scene=DATA + "/scene/scene.json",
+    output:
+        facts=RUN + "/evaluate/views.json",
+    log:
+        f"{LOGS}/{RUN_LOG}/evaluate_views.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{RUN_LOG}/evaluate_views.tsv"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        render=subpath(input.render, parent=True),
+        scene=subpath(input.scene, parent=True),
+        settings=settings_of("evaluate"),
+        source=source_digest,
+        code=code_digest("evaluate_views"),
+    shell:
+        "python {workflow.basedir:q}/scripts/evaluate_views.py --render {params.render:q} --scene {params.scene:q}"
+        " --out {output.facts:q} --settings {params.settings:q} --threads {threads} --log {log:q}"

@@ -1,0 +1,57 @@
+"""Surfaces out of a trained field, in world units."""
+
+
+rule mesh:
+    """Zero level set as a triangle mesh by marching cubes, culled, cleaned and coloured."""
+    input:
+        model=RUN + "/model.pt",
+        scene=DATA + "/scene/scene.json",
+    output:
+        mesh=RUN + "/mesh.ply",
+        facts=RUN + "/mesh.json",
+    log:
+        f"{LOGS}/{RUN_LOG}/mesh.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{RUN_LOG}/mesh.tsv"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=16000,
+        runtime=60,
+        device=SETUP.device,
+    params:
+        scene=subpath(input.scene, parent=True),
+        settings=settings_of("mesh"),
+        source=source_digest,
+        code=code_digest("mesh"),
+    shell:
+        "python {workflow.basedir:q}/scripts/mesh.py --model {input.model:q} --scene {params.scene:q} --out {output.mesh:q}"
+        " --device {resources.device} --settings {params.settings:q} --threads {threads} --log {log:q}"
+
+
+rule tsdf:
+    """A second mesh, fused from rendered depth, cleaned like the first."""
+    input:
+        model=RUN + "/model.pt",
+        scene=DATA + "/scene/scene.json",
+    output:
+        mesh=RUN + "/tsdf.ply",
+        facts=RUN + "/tsdf.json",
+    log:
+        f"{LOGS}/{RUN_LOG}/tsdf.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{RUN_LOG}/tsdf.tsv"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=16000,
+        runtime=60,
+        device=SETUP.device,
+    params:
+        scene=subpath(input.scene, parent=True),
+        settings=tsdf_settings,
+        source=source_digest,
+        code=code_digest("tsdf"),
+    shell:
+        "python {workflow.basedir:q}/scripts/tsdf.py --model {input.model:q} --scene {params.scene:q} --out {output.mesh:q}"
+        " --device {resources.device} --settings {params.settings:q} --threads {threads} --log {log:q}"

@@ -1,0 +1,58 @@
+"""Optimisation of the signed distance field."""
+
+
+rule train:
+    """Signed distance and colour of a scene; resumes from its checkpoint, which is no output so that it outlives a killed job."""
+    input:
+        scene=DATA + "/scene/scene.json",
+    output:
+        model=RUN + "/model.pt",
+        facts=RUN + "/train.json",
+        metrics=RUN + "/metrics.jsonl",
+    log:
+        f"{LOGS}/{RUN_LOG}/train.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{RUN_LOG}/train.tsv"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=16000,
+        runtime=240,
+        device=SETUP.device,
+    params:
+        scene=subpath(input.scene, parent=True),
+        out=subpath(output.model, parent=True),
+        settings=settings_of("model", "train"),
+        source=source_digest,
+        code=code_digest("train"),
+    shell:
+        "python {workflow.basedir:q}/scripts/train.py --scene {params.scene:q} --out {params.out:q} --device {resources.device}"
+        " --settings {params.settings:q} --threads {threads} --log {log:q}"
+
+
+rule render:
+    """Colour, depth and normals of the trained field from the cameras of the views that were kept from training."""
+    input:
+        model=RUN + "/model.pt",
+        scene=DATA + "/scene/scene.json",
+    output:
+        facts=RUN + "/render/render.json",
+    log:
+        f"{LOGS}/{RUN_LOG}/render.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{RUN_LOG}/render.tsv"
+    threads: 8
+    resources:
+        gpu=gpus,
+        mem_mb=16000,
+        runtime=60,
+        device=SETUP.device,
+    params:
+        scene=subpath(input.scene, parent=True),
+        out=subpath(output.facts, parent=True),
+        settings=settings_of("render"),
+        source=source_digest,
+        code=code_digest("render"),
+    shell:
+        "python {workflow.basedir:q}/scripts/render.py --model {input.model:q} --scene {params.scene:q} --out {params.out:q}"
+        " --device {resources.device} --settings {params.settings:q} --threads {threads} --log {log:q}"
