@@ -1,0 +1,46 @@
+"""The whole field: SDF, radiance, sharpness and background, built from its configuration."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nsr.config import ModelConfig
+from nsr.fields.background import BackgroundField
+from nsr.fields.radiance import RadianceField
+from nsr.fields.sdf import SdfField
+
+_SHARPNESS_SCALE = 10.0  # NeuS learns v with 1/s = exp(10 v)
+_SHARPNESS_LIMIT = 1e6
+
+
+class SurfaceModel(nn.Module):
+    """All learned parameters of a scene."""
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator, backend: str = "reference"):
+        super().__init__()
+        self.config = config
+        self.sdf = SdfField(config.encoding, config.sdf, generator, backend)
+        self.radiance = RadianceField(config.radiance, config.sdf.geometry_features, generator, backend)
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.sharpness_start) / _SHARPNESS_SCALE))
+        learned = config.background.kind == "learned"
+        self.background = BackgroundField(config.background, generator, backend) if learned else None
+
+    def sharpness(self) -> Tensor:
+        """NeuS inverse standard deviation 1/s, per unit-frame length; scalar."""
+        return torch.exp(self.log_sharpness * _SHARPNESS_SCALE).clamp(max=_SHARPNESS_LIMIT)
+
+    def set_step(self, step: int) -> None:
+        """Bring everything that follows a schedule to a training step."""
+        self.sdf.set_step(step)
+
+    def table_parameters(self) -> list[nn.Parameter]:
+        """Hash tables."""
+        return [self.sdf.table] + ([self.background.table] if self.background is not None else [])
+
+    def network_parameters(self) -> list[nn.Parameter]:
+        """Everything but hash tables and sharpness."""
+        special = {id(p) for p in [*self.table_parameters(), self.log_sharpness]}
+        return [p for p in self.parameters() if id(p) not in special]

@@ -1,0 +1,113 @@
+"""Signed distance field: hash grid and one hidden layer, starting as a sphere."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from nsr.config import EncodingConfig, SdfConfig
+from nsr.kernels.hashgrid import HashGridSpec
+from nsr.kernels.sdf import SdfOutput, SdfWeights, sdf_value, sdf_with_gradient
+
+_TABLE_RANGE = 1e-4  # the table starts uniform in +- this, so that the sphere is not disturbed (Mueller et al. 2022)
+
+
+def fibonacci_directions(count: int) -> Tensor:
+    """`count` nearly evenly spread unit vectors (count, 3), float64 (Fibonacci lattice on the sphere)."""
+    i = torch.arange(count, dtype=torch.float64) + 0.5
+    z = 1 - 2 * i / count
+    angle = math.pi * (1 + math.sqrt(5)) * i
+    radius = (1 - z * z).sqrt()
+    return torch.stack([radius * angle.cos(), radius * angle.sin(), z], dim=1)
+
+
+class SdfField(nn.Module):
+    """`x (P, 3) in the unit frame -> signed distance, geometry features, gradient`.
+
+    Attributes:
+        active: active levels of the encoding, set by `set_step`.
+    """
+
+    def __init__(self, encoding: EncodingConfig, config: SdfConfig, generator: torch.Generator, backend: str = "reference"):
+        super().__init__()
+        self.spec = HashGridSpec(
+            encoding.levels, encoding.features, encoding.log2_table, encoding.base_resolution, encoding.finest_resolution
+        )
+        self.config, self.encoding, self.backend = config, encoding, backend
+        self.active = encoding.levels
+        start = torch.rand(self.spec.entries, encoding.features, generator=generator)
+        self.table = nn.Parameter((2 * start - 1) * _TABLE_RANGE)
+        inputs = 3 + encoding.levels * encoding.features
+        self.W1 = nn.Parameter(torch.zeros(config.hidden, inputs))
+        self.b1 = nn.Parameter(torch.zeros(config.hidden))
+        self.W2 = nn.Parameter(torch.zeros(1 + config.geometry_features, config.hidden))
+        self.b2 = nn.Parameter(torch.zeros(1 + config.geometry_features))
+        self._start_as_sphere(generator)
+
+    @torch.no_grad()
+    def _start_as_sphere(self, generator: torch.Generator) -> None:
+        """Set the network to `|x| - radius` to about 1 % in the unit ball.
+
+        A sum of `relu(d . x)` over even directions d is proportional to |x| (Atzmon and Lipman 2020 draw the directions
+        at random, which with 64 of them is no sphere). Even directions, and output weights by least squares on points of
+        the ball, remove the error of the small sum. Input weights of the encoding are those of a usual linear layer:
+        they change nothing as long as the table is near 0.
+        """
+        hidden, inputs = self.W1.shape
+        bound = 1 / math.sqrt(inputs)
+        self.W1.copy_((2 * torch.rand(hidden, inputs, generator=generator) - 1) * bound)
+        self.W1[:, :3] = fibonacci_directions(hidden).float()
+        points = fibonacci_directions(512).repeat(8, 1) * torch.linspace(0.05, 1.0, 8, dtype=torch.float64).repeat_interleave(512)[:, None]
+        hidden_values = softplus(points @ self.W1[:, :3].double().T, self.config.softplus_beta)
+        design = torch.cat([hidden_values, torch.ones(len(points), 1, dtype=torch.float64)], dim=1)
+        wanted = points.norm(dim=1, keepdim=True) - self.config.sphere_radius
+        # A little ridge keeps the weights even where the fit is nearly degenerate.
+        normal = design.T @ design + 1e-4 * len(points) * torch.eye(hidden + 1, dtype=torch.float64) / hidden
+        solution = torch.linalg.solve(normal, design.T @ wanted)[:, 0].float()
+        self.W2.copy_((2 * torch.rand(self.W2.shape, generator=generator) - 1) / math.sqrt(hidden))
+        self.W2[0], self.b2[0] = solution[:-1], solution[-1]
+
+    def set_step(self, step: int) -> None:
+        """Open the levels that the schedule allows at a training step."""
+        per_level = self.encoding.level_steps
+        opened = self.encoding.levels if per_level <= 0 else self.encoding.start_levels + step // per_level
+        self.active = max(1, min(self.encoding.levels, opened))
+
+    def weights(self) -> SdfWeights:
+        """The network's parameters as the kernel takes them."""
+        return SdfWeights(self.W1, self.b1, self.W2, self.b2, self.config.softplus_beta)
+
+    def value(self, x: Tensor) -> Tensor:
+        """Signed distance (P,) at x (P, 3)."""
+        return sdf_value(x, self.table, self.spec, self.weights(), active=self.active, backend=self.backend)[0]
+
+    def forward(self, x: Tensor) -> SdfOutput:
+        """Signed distance, features and gradient at x (P, 3), the gradient as `config.normals` says."""
+        if self.config.normals == "closed_form":
+            return sdf_with_gradient(x, self.table, self.spec, self.weights(), active=self.active, backend=self.backend)
+        sdf, features = sdf_value(x, self.table, self.spec, self.weights(), active=self.active, backend=self.backend)
+        gradient, _ = self.finite_differences(x, sdf)
+        return SdfOutput(sdf, features, gradient)
+
+    def difference_step(self) -> float:
+        """Step of finite differences, unit frame: `config.difference_step` cells of the finest active level."""
+        return self.config.difference_step * 2.0 / (self.spec.scales[self.active - 1] + 1.0)
+
+    def finite_differences(self, x: Tensor, sdf: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (P, 3) and Laplacian (P,) from six taps around x (Li et al. 2023, Neuralangelo, section 3.1).
+
+        Taps beyond the cube [-1, 1]^3 are moved onto its surface, and the quotient uses the true distances.
+        """
+        step = self.difference_step()
+        shift = torch.eye(3, dtype=x.dtype, device=x.device) * step
+        taps = torch.cat([x + s for s in shift] + [x - s for s in shift]).clamp(-1, 1)
+        values = self.value(taps).reshape(2, 3, -1)
+        ahead = (taps[: 3 * len(x)].reshape(3, -1, 3) - x).sum(-1)
+        behind = (x - taps[3 * len(x) :].reshape(3, -1, 3)).sum(-1)
+        gradient = (values[0] - values[1]) / (ahead + behind)
+        bend = (values[0] + values[1] - 2 * sdf) / step**2
+        inside = (ahead > 0.5 * step) & (behind > 0.5 * step)  # a second difference needs both taps
+        return gradient.T, (bend * inside).sum(0)

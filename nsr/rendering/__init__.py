@@ -1,0 +1,1 @@
+"""From field values along rays to pixels."""

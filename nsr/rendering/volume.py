@@ -1,0 +1,128 @@
+"""NeuS volume rendering of rays (Wang et al. 2021): march, query the field, opacity, composite, background."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nsr.fields.model import SurfaceModel
+from nsr.kernels.composite import composite, transmittance_weights
+from nsr.kernels.march import Samples, march
+from nsr.kernels.march.reference import ball_interval
+from nsr.kernels.packed import Packed
+from nsr.rendering.alpha import annealed_cosine, neus_alpha
+
+_FIXED_BACKGROUNDS = {"white": 1.0, "black": 0.0, "none": 0.0}
+
+
+class Rendered(NamedTuple):
+    """R rays and the S samples behind them.
+
+    Attributes:
+        colour: (R, 3), background included. opacity: (R,) of the unit ball. depth: (R,) weighted distance along the
+        unit-length direction, unit frame (0 where nothing). normal: (R, 3) weighted sum of unit normals.
+        sdf, t, weights: (S,). gradient: (S, 3). position: (S, 3). packed: rays of the samples.
+    """
+
+    colour: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normal: Tensor
+    sdf: Tensor
+    gradient: Tensor
+    position: Tensor
+    t: Tensor
+    weights: Tensor
+    packed: Packed
+
+
+def step_length(steps: int) -> float:
+    """Length of one of `steps` marching steps along the diagonal of the cube [-1, 1]^3, unit frame."""
+    return 2.0 * math.sqrt(3.0) / steps
+
+
+def draw_samples(
+    origin: Tensor, direction: Tensor, occupied: Tensor, step: float, generator: torch.Generator | None, *, backend: str = "reference"
+) -> Samples:
+    """Samples of rays (R, 3), (R, 3); jittered per ray if a generator is given, centred otherwise."""
+    rays = origin.shape[0]
+    if generator is None:
+        jitter = torch.full((rays,), 0.5, device=origin.device)
+    else:
+        jitter = torch.rand(rays, generator=generator, device=origin.device)
+    return march(origin, direction, occupied, step=step, jitter=jitter, backend=backend)
+
+
+def render_samples(
+    model: SurfaceModel,
+    origin: Tensor,
+    direction: Tensor,
+    samples: Samples,
+    *,
+    step: float,
+    cosine_ratio: float,
+    background: Tensor | None,
+) -> Rendered:
+    """Render rays from their samples.
+
+    Args:
+        origin, direction: (R, 3) unit frame. samples: from `draw_samples` with step length `step`.
+        cosine_ratio: see `annealed_cosine`; 1 when not training.
+        background: (R, 3) colours behind the ball, or None for none (black).
+    """
+    packed = samples.packed
+    rays = direction[packed.ray]
+    position = (origin[packed.ray] + rays * samples.t[:, None]).clamp(-1, 1)
+    sdf, features, gradient = model.sdf(position)
+    normal = torch.nn.functional.normalize(gradient, dim=1, eps=1e-6)
+    cosine = annealed_cosine((rays * normal).sum(1), cosine_ratio)
+    alpha = neus_alpha(sdf, cosine, step, model.sharpness())
+    weights = transmittance_weights(alpha, packed)
+    colour = model.radiance(position, features, normal, rays)
+    ones = torch.ones_like(weights)
+    sums = composite(weights, torch.cat([colour, normal, samples.t[:, None], ones[:, None]], dim=1), packed)
+    opacity = sums[:, 7]
+    front = sums[:, :3]
+    if background is not None:
+        front = front + (1 - opacity)[:, None] * background
+    depth = sums[:, 6] / opacity.clamp(min=1e-6)
+    return Rendered(front, opacity, depth, sums[:, 3:6], sdf, gradient, position, samples.t, weights, packed)
+
+
+def background_colour(model: SurfaceModel, origin: Tensor, direction: Tensor, generator: torch.Generator | None) -> Tensor | None:
+    """Colours (R, 3) behind the unit ball as the configuration says; None for `none`.
+
+    `random` draws one colour for each ray, and is black without a generator.
+    """
+    kind = model.config.background.kind
+    if kind == "none":
+        return None
+    if kind == "learned":
+        return _learned_background(model, origin, direction, generator)
+    if kind == "random" and generator is not None:
+        return torch.rand(origin.shape[0], 3, generator=generator, device=origin.device)
+    return torch.full_like(origin, _FIXED_BACKGROUNDS.get(kind, 0.0))
+
+
+def _learned_background(model: SurfaceModel, origin: Tensor, direction: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Composite the background field along rays beyond the ball, samples evenly spaced in inverse distance."""
+    assert model.background is not None
+    count, rays = model.config.background.samples, origin.shape[0]
+    _, far = ball_interval(origin, direction)
+    nearest = -(origin * direction).sum(-1)
+    start = torch.where(far > 0, far, nearest.clamp(min=0))  # rays that miss the ball begin where they pass it
+    edges = torch.arange(count + 1, device=origin.device, dtype=origin.dtype) / count
+    shift = 0.5 if generator is None else torch.rand(rays, 1, generator=generator, device=origin.device)
+    middle = (edges[:-1] + shift / count).clamp(max=1 - 1e-3)
+    t = start[:, None] + middle / (1 - middle)
+    ends = start[:, None] + edges[:-1] / (1 - edges[:-1])
+    lengths = torch.cat([ends.diff(dim=1), torch.full_like(ends[:, :1], 1e3)], dim=1)
+    position = origin[:, None] + direction[:, None] * t[..., None]
+    density, colour = model.background(position.reshape(-1, 3), direction[:, None].expand_as(position).reshape(-1, 3))
+    alpha = 1 - torch.exp(-density * lengths.reshape(-1))
+    packed = Packed.from_counts(torch.full((rays,), count, device=origin.device, dtype=torch.int64))
+    weights = transmittance_weights(alpha, packed)
+    return composite(weights, colour, packed)
