@@ -1,0 +1,71 @@
+"""Removal of faces that no camera sees or that lie outside the silhouettes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsr.conventions import Array
+from nsr.mesh.surface import Mesh
+from nsr.mesh.visibility import Camera, inside_masks, times_seen
+
+MAX_ORDER = 32  # a large face is looked at on a lattice of at most this many steps along its edges
+_FACES_AT_ONCE = 1 << 19
+
+
+def cull_masked(mesh: Mesh, cameras: Sequence[Camera], radius: int) -> Mesh:
+    """Keep the faces whose corners all lie inside the masks dilated by `radius` pixels, in every view that shows them."""
+    keep = inside_masks(mesh.vertices, cameras, radius)
+    return mesh.select(keep[mesh.faces].all(axis=1))
+
+
+def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: int = 0) -> Mesh:
+    """Keep the faces of which at least `min_views` cameras see some point.
+
+    Looked at are the vertices and, on faces larger than a pixel, a lattice of points about one pixel apart. The mesh
+    itself hides what lies behind it.
+    """
+    if min_views <= 0 or not len(mesh.faces):
+        return mesh
+    surface = (mesh.vertices, mesh.faces)
+    seen = times_seen(surface, mesh.vertices, cameras, min_views, threads) >= min_views
+    keep = seen[mesh.faces].any(axis=1)
+    hidden, footprint = np.flatnonzero(~keep), pixel_footprint(mesh, cameras)
+    for start in range(0, len(hidden), _FACES_AT_ONCE):
+        face, points = lattice(mesh, hidden[start : start + _FACES_AT_ONCE], footprint)
+        again = times_seen(surface, points, cameras, min_views, threads) >= min_views
+        keep[face[again]] = True
+    return mesh.select(keep)
+
+
+def pixel_footprint(mesh: Mesh, cameras: Sequence[Camera]) -> float:
+    """Smallest length on the mesh that a pixel covers: nearest vertex depth over focal length, over all cameras."""
+    sizes = []
+    for camera in cameras:
+        depth = mesh.vertices @ camera.w2c[2, :3] + camera.w2c[2, 3]
+        depth = depth[depth > 0]
+        if len(depth):
+            sizes.append(float(depth.min()) / float(camera.K[0, 0]))
+    return min(sizes, default=np.inf)
+
+
+def lattice(mesh: Mesh, faces: NDArray[np.int64], spacing: float) -> tuple[NDArray[np.int64], Array]:
+    """Inner points of the given faces (K,), about `spacing` apart: the face of each point (P,) and the points (P, 3).
+
+    A face whose longest edge is n spacings long gets the inner nodes of its barycentric lattice of order n + 2, one
+    point (its centre) when it is small.
+    """
+    corners = mesh.vertices[mesh.faces[faces]]
+    edge = np.linalg.norm(corners - np.roll(corners, -1, axis=1), axis=2).max(axis=1, initial=0.0)
+    order = np.clip(np.ceil(edge / spacing).astype(np.int64) + 2, 3, MAX_ORDER)
+    owner, points = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 3))]
+    for n in np.unique(order):
+        i, j = (index.reshape(-1) for index in np.mgrid[1:n, 1:n])
+        i, j = i[i + j < n], j[i + j < n]
+        weights = np.stack([i, j, n - i - j], axis=1) / n
+        chosen = np.flatnonzero(order == n)
+        owner.append(np.repeat(faces[chosen], len(weights)))
+        points.append(np.einsum("wk,fkx->fwx", weights, corners[chosen]).reshape(-1, 3))
+    return np.concatenate(owner), np.concatenate(points)
