@@ -1,0 +1,1 @@
+"""The report: one table and one self-contained page over all runs."""

@@ -1,0 +1,157 @@
+"""Everything the json files of a run say, arranged for reading: labels, units, and nested data as flat lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nsr.report.collect import Run, Surface
+from nsr.report.tables import NOT_MEASURED, is_score, protocol, seed, trained_on
+
+_LABELS = {
+    "chamfer": "Chamfer distance",
+    "accuracy": "accuracy: mean distance mesh → truth",
+    "completeness": "completeness: mean distance truth → mesh",
+}
+_GROUPS = {"metrics": "Measured", "alignment": "Alignment", "unit": "Unit", "settings": "Evaluation settings"}
+_HIDDEN = ("manifest", "notes", "protocol", "version")
+_NOT_OF_EXTRACTION = ("settings", "similarity", "train", "steps", "scene", "frame")
+_LONG = 12  # list entries above which only the number of entries is shown
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table. Attributes: label; one text per column, with the exact number beside it where there is one."""
+
+    label: str
+    texts: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines under one heading."""
+
+    title: str
+    lines: tuple[Line, ...]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted keys; lists stay as they are."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def show(value: Any) -> str:
+    """A json value as short text; None as "not measured"."""
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return str(value) if abs(value) < 1e4 else f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {show(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return f"{len(value)} entries" if len(value) > _LONG else ", ".join(show(entry) for entry in value)
+    return str(value)
+
+
+def surface_groups(surfaces: tuple[Surface, ...], world_unit: str) -> list[Group]:
+    """What was measured on each surface and how, one column per surface.
+
+    Args:
+        surfaces: of one run. world_unit: name of the world unit, for metrics in world lengths.
+    """
+    groups = [Group("Protocol", (_line("protocol and version", [protocol(s.evaluation) for s in surfaces]),))]
+    sections = dict.fromkeys(_GROUPS)
+    for surface in surfaces:
+        sections |= dict.fromkeys(key for key in surface.evaluation if key not in _HIDDEN)
+    for key in sections:
+        parts = [s.evaluation.get(key) for s in surfaces]
+        flats = [flatten(part if isinstance(part, Mapping) else {key: part}) if part is not None else {} for part in parts]
+        groups.append(_group(_GROUPS.get(key, key.replace("_", " ")), flats, key == "metrics", world_unit))
+    groups.append(_group("Extraction and culling", [_extraction(surface.info) for surface in surfaces], False, world_unit))
+    return [group for group in groups if group.lines]
+
+
+def _extraction(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of an extraction as flat lines; its steps as triangle counts and the share that culling and cleaning removed."""
+    facts = flatten({key: value for key, value in info.items() if key not in (*_HIDDEN, *_NOT_OF_EXTRACTION)})
+    steps = [step for step in info.get("steps", []) if isinstance(step, Mapping) and "triangles" in step]
+    facts |= {f"triangles after: {step.get('step')}": step["triangles"] for step in steps}
+    if steps and steps[0]["triangles"]:
+        facts["removed share of the extracted triangles"] = 1.0 - steps[-1]["triangles"] / steps[0]["triangles"]
+    return facts
+
+
+def _group(title: str, flats: list[dict[str, Any]], metrics: bool, world_unit: str) -> Group:
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    lines = (_line(_label(key, world_unit) if metrics else key, [flat.get(key) for flat in flats]) for key in keys)
+    return Group(title, tuple(lines))
+
+
+def _line(label: str, values: list[Any]) -> Line:
+    return Line(label, tuple(show(value) for value in values), tuple(values))
+
+
+def _label(key: str, world_unit: str) -> str:
+    base = key.removesuffix("_world")
+    if is_score(key):
+        return f"F-score within {key.removeprefix('f_')} % of the object radius"
+    unit = f"world units ({world_unit})" if key.endswith("_world") else "% of the object radius"
+    return f"{_LABELS[base]}, {unit}" if base in _LABELS else key.replace("_", " ")
+
+
+def training_facts(run: Run) -> list[Line]:
+    """Device, time, seed, versions and views of the training, for the head of a run."""
+    train = run.train
+    manifest = train.get("manifest", {})
+    names = train.get("train_views")
+    total = len(run.prepared.views) if run.prepared else None
+    views = None if names is None else f"{len(names)} of {total}" if total else str(len(names))
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()) or None
+    facts = {
+        "device": train.get("device"),
+        "training time, s": train.get("seconds"),
+        "steps": train.get("steps"),
+        "samples per second": train.get("samples_per_second"),
+        "peak memory, MB": train.get("peak_memory_mb"),
+        "seed": seed(run),
+        "PSNR of training rays, dB (training views)": train.get("psnr_train"),
+        "views trained on": views,
+        "date (UTC)": manifest.get("date"),
+        "versions": versions,
+        "world unit": run.prepared.unit if run.prepared else None,
+        "region of interest from": run.prepared.region_source if run.prepared else None,
+    }
+    stages = {f"time of {stage}, s": seconds for stage, seconds in run.seconds.items()}
+    return [_line(key, [value]) for key, value in (facts | stages).items()]
+
+
+def view_facts(run: Run) -> list[Line]:
+    """Mean metrics of the compared views, the protocol, and what the views are."""
+    if not run.views:
+        return [_line("held-out views", [None])]
+    kind, shared = trained_on(run)
+    words = {
+        "held_out": "held out: none of them was trained on",
+        "training": "TRAINING VIEWS: not a measure of novel views",
+        "partly training": f"PARTLY TRAINED ON: {shared} of them are training views",
+    }
+    facts = {"compared views": words[kind], "number": len(run.views.get("per_view", {})) or None}
+    rest = {k: v for k, v in run.views.items() if k not in ("per_view", "views", "manifest", "notes")}
+    return [_line(key, [value]) for key, value in (facts | flatten(rest)).items()]
+
+
+def per_view_lines(run: Run) -> tuple[list[str], list[Line]]:
+    """Metric names and one line per compared view."""
+    per_view = {name: values for name, values in run.views.get("per_view", {}).items() if isinstance(values, Mapping)}
+    keys = list(dict.fromkeys(key for values in per_view.values() for key in values))
+    return keys, [_line(name, [values.get(key) for key in keys]) for name, values in per_view.items()]

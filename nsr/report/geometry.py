@@ -1,0 +1,61 @@
+"""Surfaces, ground truth and evaluated points of a run, brought into the unit frame for the report's pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nsr.conventions import Array, Similarity
+from nsr.errors import DataError
+from nsr.mesh.io import read_mesh
+from nsr.mesh.surface import Mesh
+
+POINTS, ERRORS = "points", "errors"
+
+
+def unit_mesh(path: Path, to_world: Similarity) -> Mesh:
+    """Read a mesh and map it from the world to the unit frame.
+
+    Raises:
+        DataError: unreadable file, or no triangle in it.
+    """
+    return read_mesh(path).moved(to_world.inverse())
+
+
+def evaluated_samples(path: Path, to_world: Similarity) -> tuple[Array, Array]:
+    """Evaluated points of the predicted surface (P, 3) in the unit frame and their errors (P,) in percent of the object radius.
+
+    Raises:
+        DataError: not the evaluation's file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            points, errors = np.asarray(arrays[POINTS], np.float64), np.asarray(arrays[ERRORS], np.float64)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path.name}: holds no evaluated points ({error})") from error
+    if points.shape != (len(errors), 3):
+        raise DataError(f"{path.name}: {points.shape} points do not go with {errors.shape} errors")
+    return to_world.inverse().apply(points), errors
+
+
+def truth_frame(evaluation: dict[str, Any], to_world: Similarity) -> Similarity:
+    """Unit frame -> frame of the ground truth, through the evaluation's alignment (scene world -> ground-truth world).
+
+    Raises:
+        DataError: an alignment without its similarity.
+    """
+    alignment = evaluation.get("alignment") or {}
+    if alignment.get("kind", "none") == "none":
+        return to_world
+    try:
+        return Similarity.from_dict(alignment).compose(to_world)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"alignment '{alignment['kind']}' does not state scale, R and t ({error})") from error
+
+
+def ground_truth_path(named: Path | None, evaluation: dict[str, Any]) -> Path | None:
+    """The exact mesh: of the runs file, else the one the evaluation names; None if there is none here."""
+    stated = named or (Path(evaluation["ground_truth"]) if isinstance(evaluation.get("ground_truth"), str) else None)
+    return stated if stated is not None and stated.is_file() else None

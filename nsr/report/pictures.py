@@ -1,0 +1,122 @@
+"""Photographs, renders and mesh pictures of one run, shrunk and encoded as `data:` addresses for inlining."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nsr.conventions import Array
+from nsr.mesh.surface import Mesh
+from nsr.report.shade import Camera, cast, error_coloured, error_values, shaded
+from nsr.scene.scene import Scene, View
+
+WIDTH = 420  # px of a picture on the page; shown smaller, so that it is sharp on dense screens
+_QUALITY = 78
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inlined picture. Attributes: uri, a `data:` address; width, height in pixels; caption; alt for screen readers."""
+
+    uri: str
+    width: int
+    height: int
+    caption: str
+    alt: str
+
+
+def encode(pixels: NDArray[np.uint8], caption: str, alt: str) -> Picture:
+    """A picture from (H, W, 3 or 4) sRGB bytes, shrunk to `WIDTH` if wider."""
+    image = Image.fromarray(pixels)
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=_QUALITY, method=4)
+    uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+    return Picture(uri, image.width, image.height, caption, alt)
+
+
+def encode_file(path: Path, caption: str, alt: str) -> Picture:
+    """A picture from an image file; OSError if it cannot be read."""
+    with Image.open(path) as image:
+        mode = "RGBA" if image.mode in ("RGBA", "LA", "PA") else "RGB"
+        return encode(np.asarray(image.convert(mode)), caption, alt)
+
+
+def photo(view: View) -> list[Picture]:
+    """The view's photograph, as a list of one; OSError if it cannot be read."""
+    return [encode_file(view.image, "photo", f"Photograph of view {view.name}")]
+
+
+def spread(views: Sequence[View], count: int) -> list[View]:
+    """Up to `count` views, evenly taken from the middle of equal parts of the list."""
+    if len(views) <= count:
+        return list(views)
+    return [views[int((i + 0.5) * len(views) / count)] for i in range(count)]
+
+
+def rendered_views(folder: Path, views: Sequence[View]) -> list[View]:
+    """The views whose render lies in `folder`."""
+    return [view for view in views if (folder / f"{view.name}.png").is_file()]
+
+
+def comparison(folder: Path, view: View) -> list[Picture]:
+    """Photo, render, normals and depth of one view, as far as their files exist.
+
+    Raises:
+        OSError, ValueError, KeyError: a file is broken.
+    """
+    found = []
+    if view.image.is_file():
+        found += photo(view)
+    found.append(encode_file(folder / f"{view.name}.png", "render", f"Render of view {view.name}"))
+    normal, depth = folder / f"{view.name}_normal.png", folder / f"{view.name}_depth.npz"
+    if normal.is_file():
+        found.append(encode_file(normal, "normals", f"Surface normals of view {view.name} as colours"))
+    if depth.is_file():
+        with np.load(depth, allow_pickle=False) as arrays:
+            values = np.asarray(arrays["depth" if "depth" in arrays.files else arrays.files[0]], dtype=np.float64)
+        found.append(depth_picture(values, view.name))
+    return found
+
+
+def depth_picture(depth: Array, name: str) -> Picture:
+    """Depth (H, W), 0 or not finite where nothing was hit, as colours: near bright, far dark, nothing transparent."""
+    from matplotlib import colormaps
+
+    hit = np.isfinite(depth) & (depth > 0)
+    near, far = np.percentile(depth[hit], [1, 99]) if hit.any() else (0.0, 1.0)
+    share = np.clip((far - np.where(hit, depth, far)) / max(far - near, 1e-9), 0, 1)
+    rgba = colormaps["viridis"](share)
+    rgba[..., 3] = hit
+    caption = f"depth {near:.2f} (yellow) to {far:.2f} (violet), unit frame" if hit.any() else "depth: nothing hit"
+    return encode((rgba * 255 + 0.5).astype(np.uint8), caption, f"Depth of view {name} as colours")
+
+
+def mesh_pictures(
+    scene: Scene, view: View, mesh: Mesh, *, kind: str, evaluated: tuple[Array, Array] | None, largest: float
+) -> list[Picture]:
+    """Shaded picture of a mesh from a scene's view, and the error-coloured one if it was evaluated.
+
+    Args:
+        scene: of the view. view: whose camera is used. mesh: unit frame. kind: "mesh" or "tsdf", for the captions.
+        evaluated: sample points (P, 3) unit frame and their errors (P,), None if not measured.
+        largest: error at the end of the colour map, same unit as the errors.
+    """
+    camera = Camera(view.K, scene.unit_w2c([view])[0], view.width, view.height).resized(min(WIDTH, view.width))
+    hits = cast(mesh.vertices, mesh.faces, camera)
+    found = [encode(shaded(hits), f"{kind}, shaded", f"The {kind} surface from view {view.name}, lit from the camera")]
+    if evaluated is not None:
+        values = error_values(hits, *evaluated)
+        pixels = error_coloured(hits, values, largest)
+        left_out = float(np.isnan(values[hits.hit]).mean()) if hits.hit.any() else 0.0
+        caption = f"{kind}, error" + (f" ({left_out:.0%} of the picture grey: not evaluated)" if left_out >= 0.005 else "")
+        found.append(encode(pixels, caption, f"The {kind} surface from view {view.name}, coloured by its error"))
+    return found

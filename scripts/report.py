@@ -1,0 +1,37 @@
+"""Collect the results of all runs into one table and one self-contained HTML page.
+
+Reads what the stages left under --results for each entry of --runs and writes OUT/summary.tsv (one row per scene, method and
+surface; full precision) and OUT/index.html (pictures, curves, tables; no other file is needed to look at it). What was not
+measured is shown as such, and a stage that failed with the reason from its log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nsr.cli import main_exit, stage_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The program's options."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--results", type=Path, required=True, help="folder of all results")
+    parser.add_argument("--runs", type=Path, required=True, help="JSON list of {dataset, scene, method[, folder]}")
+    parser.add_argument("--logs", type=Path, help="folder of all logs; default: `logs` beside the results")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the report and say on stdout where it lies and what it measured."""
+    from nsr.report.tables import to_text
+    from nsr.report.write import PAGE, write_report
+
+    rows = write_report(args.results, args.runs, args.out, args.logs)
+    sys.stdout.write(f"{to_text(rows)}\nreport: {args.out / PAGE}\n")
+
+
+if __name__ == "__main__":
+    main_exit(build_parser(), main)

@@ -1,0 +1,139 @@
+"""A small invented run folder in the layout that the stages write: a sphere of radius 0.5 in a world ten times the unit frame."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from PIL import Image
+
+from nsr.conventions import Similarity
+from nsr.report.geometry import ERRORS, POINTS
+from nsr.scene.scene import Scene, View, save_scene, with_held_out
+
+SCALE, SHIFT, RADIUS = 10.0, np.array([3.0, -2.0, 100.0]), 0.5
+METRICS = {
+    "chamfer": 0.7512345678,
+    "accuracy": 0.8,
+    "completeness": 0.7024691356,
+    "f_0.5": 0.41,
+    "f_1.0": 0.9,
+    "chamfer_world": 0.0358,
+}
+VIEW_METRICS = {"psnr": 27.123456, "ssim": 0.91, "psnr_masked": 21.5}
+
+
+def look_at(centre: np.ndarray) -> np.ndarray:
+    """World to camera (4, 4), OpenCV axes, z axis up, of a camera at `centre` (unit frame) that looks at the origin."""
+    forward = -centre / np.linalg.norm(centre)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    w2c = np.eye(4)
+    w2c[:3, :3] = np.stack([right, np.cross(forward, right), forward])
+    w2c[:3, 3] = -w2c[:3, :3] @ centre
+    return w2c
+
+
+def make_scene(folder: Path, name: str, views: int = 8) -> Scene:
+    """Save a scene of `views` grey 80x60 photographs on a ring, every fourth view held out."""
+    similarity = Similarity(SCALE, np.eye(3), SHIFT)
+    (folder / "images").mkdir(parents=True)
+    made = []
+    for i in range(views):
+        angle = 2 * np.pi * i / views
+        unit = look_at(np.array([2.5 * np.cos(angle), 2.5 * np.sin(angle), 1.0]))
+        world = np.eye(4)  # x_cam = R x_unit + t in unit lengths, times SCALE in world lengths
+        world[:3, :3] = unit[:3, :3]
+        world[:3, 3] = SCALE * unit[:3, 3] - unit[:3, :3] @ SHIFT
+        image = folder / "images" / f"{i:04d}.jpg"
+        Image.fromarray(np.full((60, 80, 3), 40 + 20 * i, np.uint8)).save(image)
+        K = np.array([[90.0, 0, 40], [0, 90.0, 30], [0, 0, 1]])
+        made.append(View(f"{i:04d}", image, None, 80, 60, K, world))
+    scene = Scene(
+        folder, name, with_held_out(made, 4), similarity, unit="mm", region_source="masks", notes=("two photos skipped",)
+    )
+    save_scene(scene)
+    return scene
+
+
+def make_run(results: Path, dataset: str = "demo", scene: str = "ball", method: str = "neus", train_on_all: bool = False) -> Path:
+    """Write a complete run and return the method's folder; the ground truth lies at `results/truth.ply`."""
+    prepared = make_scene(results / dataset / scene / "scene", f"{dataset}/{scene}")
+    folder = results / dataset / scene / method
+    (folder / "render").mkdir(parents=True)
+    (folder / "evaluate").mkdir()
+    sphere = trimesh.creation.icosphere(subdivisions=3, radius=RADIUS * SCALE)
+    sphere.apply_translation(SHIFT)
+    sphere.export(results / "truth.ply")
+    held_out = [v.name for v in prepared.split("held_out")]
+    trained = [v.name for v in prepared.split("all" if train_on_all else "train")]
+    for kind, grow in (("mesh", 1.02), ("tsdf", 0.97)):
+        surface = trimesh.creation.icosphere(subdivisions=3, radius=RADIUS * SCALE * grow)
+        surface.apply_translation(SHIFT)
+        surface.export(folder / f"{kind}.ply")
+        steps = [{"step": "extracted", "triangles": 1600}, {"step": "crumbs", "triangles": len(surface.faces)}]
+        extraction = {"triangles": len(surface.faces), "steps": steps, "notes": ["no mask culling: the scene has no masks"]}
+        write(folder / f"{kind}.json", extraction)
+        samples = trimesh.sample.sample_surface(surface, 4000, seed=0)[0]
+        upper = samples[samples[:, 2] > SHIFT[2] - 0.3 * SCALE]  # the lowest part was not evaluated
+        np.savez_compressed(folder / "evaluate" / f"{kind}.npz", **{POINTS: upper, ERRORS: np.linspace(0, 2.5, len(upper))})
+        evaluation = {
+            "protocol": "object-surface",
+            "version": 1,
+            "settings": {"min_views": 2, "mask_dilation": 12, "visible_only": True},
+            "metrics": METRICS if kind == "mesh" else {**METRICS, "chamfer": 1.25},
+            "alignment": {"kind": "none", "scale": 1.0, "rms": 0.0},
+            "culled": {"outside_masks": 0.031},
+            "notes": ["ground truth seen by two cameras only"],
+        }
+        write(folder / "evaluate" / f"{kind}.json", evaluation)
+    write(
+        folder / "train.json",
+        {
+            "scene": f"{dataset}/{scene}",
+            "steps": 2000,
+            "seconds": 61.25,
+            "samples_per_second": 1.5e6,
+            "device": "cpu",
+            "peak_memory_mb": 812.5,
+            "psnr_train": 30.5,
+            "train_views": trained,
+            "settings": {"train": {"seed": 42, "steps": 2000}},
+            "manifest": {"versions": {"nsr": "0.1.0", "torch": "2.13.0"}, "date": "2026-01-02T03:04:05Z"},
+        },
+    )
+    rows = [
+        {
+            "step": s,
+            "seconds": s / 30,
+            "loss": 0.3 * 0.998**s + 0.01,
+            "psnr": 30 - 18 * 0.998**s,
+            "eikonal": 0.05,
+            "sharpness": 20 + s / 5,
+        }
+        for s in range(50, 2001, 50)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(folder / "render" / "render.json", {"views": held_out})
+    for name in held_out:
+        Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(folder / "render" / f"{name}.png")
+        Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(folder / "render" / f"{name}_normal.png")
+        depth = np.zeros((60, 80), np.float32)
+        depth[10:50, 20:60] = np.linspace(2, 3, 40)
+        np.savez_compressed(folder / "render" / f"{name}_depth.npz", depth=depth)
+    views = {"protocol": "held-out-views", "version": 1, "views": "held_out", "metrics": VIEW_METRICS, "notes": []}
+    write(folder / "evaluate" / "views.json", {**views, "per_view": {name: VIEW_METRICS for name in held_out}})
+    return folder
+
+
+def write(path: Path, data: object) -> None:
+    """Write JSON."""
+    path.write_text(json.dumps(data))
+
+
+def write_runs(path: Path, *names: tuple[str, str, str], **extra: str) -> Path:
+    """Write a runs file of (dataset, scene, method) triples, each with the same extra keys."""
+    write(path, [{"dataset": d, "scene": s, "method": m, **extra} for d, s, m in names])
+    return path
