@@ -17,8 +17,9 @@ _FACES_AT_ONCE = 1 << 19
 
 def cull_masked(mesh: Mesh, cameras: Sequence[Camera], radius: int) -> Mesh:
     """Keep the faces whose corners all lie inside the masks dilated by `radius` pixels, in every view that shows them."""
-    keep = inside_masks(mesh.vertices, cameras, radius)
-    return mesh.select(keep[mesh.faces].all(axis=1))
+    inside = inside_masks(mesh.vertices, cameras, radius)
+    keep = np.asarray(inside[mesh.faces].all(axis=1))
+    return mesh.select(keep)
 
 
 def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: int = 0) -> Mesh:
@@ -31,7 +32,7 @@ def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: 
         return mesh
     surface = (mesh.vertices, mesh.faces)
     seen = times_seen(surface, mesh.vertices, cameras, min_views, threads) >= min_views
-    keep = seen[mesh.faces].any(axis=1)
+    keep = np.asarray(seen[mesh.faces].any(axis=1))
     hidden, footprint = np.flatnonzero(~keep), pixel_footprint(mesh, cameras)
     for start in range(0, len(hidden), _FACES_AT_ONCE):
         face, points = lattice(mesh, hidden[start : start + _FACES_AT_ONCE], footprint)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nsr.conventions import Array
 from nsr.errors import ConfigError, EmptyMesh
 
 FloatArray = NDArray[np.float32]
@@ -63,14 +62,16 @@ class _Grid:
         self.values = np.empty((self.blocks * BLOCK,) * 3, dtype=np.float32)
         self.done = np.zeros((self.blocks,) * 3, dtype=bool)
 
-    def clipped(self, points: Array) -> FloatArray:
+    def clipped(self, points: NDArray[np.floating]) -> FloatArray:
         """`max(sdf, |x| - 1)` at points (P, 3); the distance itself is asked for inside the ball only."""
         ball = np.linalg.norm(points, axis=1) - 1.0
         value = ball.astype(np.float32)
         inside = np.flatnonzero(ball < 0)
         for start in range(0, len(inside), _POINTS_AT_ONCE):
             part = inside[start : start + _POINTS_AT_ONCE]
-            value[part] = np.maximum(np.asarray(self.sdf(points[part].astype(np.float32)), dtype=np.float32).reshape(-1), value[part])
+            value[part] = np.maximum(
+                np.asarray(self.sdf(points[part].astype(np.float32)), dtype=np.float32).reshape(-1), value[part]
+            )
         if not np.isfinite(value).all():
             raise EmptyMesh(
                 f"the signed distance is not finite at {int((~np.isfinite(value)).sum())} of {len(value)} grid points: training "

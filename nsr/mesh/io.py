@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def read_mesh(path: Path) -> Mesh:
     if not path.is_file():
         raise DataError(f"{path}: no such mesh file")
     try:
-        loaded = trimesh.load(path, process=False, force="mesh")
+        loaded: Any = trimesh.load(path, process=False, force="mesh")
         vertices = np.array(loaded.vertices, dtype=np.float64).reshape(-1, 3)
         faces = np.array(loaded.faces, dtype=np.int64).reshape(-1, 3)
     except Exception as error:  # trimesh's parsers fail in many ways on a damaged file

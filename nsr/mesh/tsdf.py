@@ -66,7 +66,9 @@ def fuse(frames: Iterable[DepthFrame], voxel: float, truncation: float) -> Mesh:
         raise EmptyMesh("fusion got no depth: every rendered view is empty; lower tsdf.min_opacity or look at the training curve")
     extracted = grid.extract_triangle_mesh(weight_threshold=_MIN_WEIGHT)
     if not extracted.triangle.indices.shape[0]:
-        raise EmptyMesh(f"fusion of {count} depth images gave no surface; try a larger tsdf.voxel (now {voxel:g}) or tsdf.truncation")
+        raise EmptyMesh(
+            f"fusion of {count} depth images gave no surface; try a larger tsdf.voxel (now {voxel:g}) or tsdf.truncation"
+        )
     vertices = extracted.vertex.positions.numpy().astype(np.float64)
     faces = extracted.triangle.indices.numpy().astype(np.int64)
     colours = np.clip(np.rint(extracted.vertex.colors.numpy() * 255.0), 0, 255).astype(np.uint8)

@@ -118,7 +118,9 @@ def dilated_mask(camera: Camera, radius: int) -> NDArray[np.bool_]:
     except OSError as error:
         raise DataError(f"{camera.mask}: mask cannot be read ({error}); run prepare again") from error
     if mask.shape != (camera.height, camera.width):
-        raise DataError(f"{camera.mask}: mask is {mask.shape[1]}x{mask.shape[0]}, its view {camera.width}x{camera.height}; run prepare again")
+        raise DataError(
+            f"{camera.mask}: mask is {mask.shape[1]}x{mask.shape[0]}, its view {camera.width}x{camera.height}; run prepare again"
+        )
     if radius <= 0 or mask.all() or not mask.any():
         return mask
     return np.asarray(distance_transform_edt(~mask) <= radius)

@@ -1,0 +1,1 @@
+"""Metrics: surfaces against ground truth, rendered views against photographs."""

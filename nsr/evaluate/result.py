@@ -1,0 +1,48 @@
+"""The result files of the evaluation stages: JSON with numbers and how they were made, `.npz` with arrays for pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsr.provenance import manifest, write_json
+
+NO_ALIGNMENT = {"kind": "none", "scale": 1.0, "rms": 0.0}
+
+
+def build_result(
+    *, protocol: str, version: int, settings: Mapping[str, Any], metrics: Mapping[str, float], notes: Sequence[str], **more: Any
+) -> dict[str, Any]:
+    """A result with the fields that every protocol has, then `more` of its own, then the manifest; JSON has no NaN or infinity."""
+    result = {"protocol": protocol, "version": version, "settings": dict(settings), "metrics": dict(metrics)}
+    return _finite({**result, **more, "notes": list(notes), "manifest": manifest()})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a compressed `.npz` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as handle:
+        np.savez_compressed(handle, **dict[str, Any](arrays))
+    os.replace(partial, path)
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result's JSON atomically."""
+    write_json(path, dict(result))
+
+
+def _finite(value: Any) -> Any:
+    """The same data with plain numbers, and None for those that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

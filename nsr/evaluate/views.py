@@ -1,0 +1,170 @@
+"""The protocol "held-out-views", version 1: rendered views against the photographs.
+
+PSNR = -10 log10 of the mean squared error over pixels and channels, values in [0, 1]. SSIM is that of Wang et al. 2004
+(Gaussian window, sigma 1.5, K1 = 0.01, K2 = 0.03), mean over the channels. Pixels to ignore take part in neither, and
+`psnr_masked` is over the object's pixels alone. A smaller render is compared with the photograph shrunk to its size.
+The result says whether the views were kept from training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nsr.config import Config, section
+from nsr.conventions import MASK_IGNORE, MASK_OBJECT
+from nsr.errors import DataError, EvaluationError
+from nsr.evaluate.result import build_result, write_result
+from nsr.log import get_logger
+from nsr.scene.scene import Scene, View, load_scene
+
+PROTOCOL, VERSION = "held-out-views", 1
+MAX_PSNR = 100.0  # dB, of identical images
+_SSIM_WINDOW = 11  # px, support of the Gaussian: the smallest image side
+
+FloatImage = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def psnr(image: FloatImage, reference: FloatImage, pixels: Mask) -> float | None:
+    """PSNR in dB over the marked pixels (H, W) of images (H, W, 3) in [0, 1]; None without any, at most `MAX_PSNR`."""
+    if not pixels.any():
+        return None
+    error = float(((image - reference)[pixels] ** 2).mean())
+    return min(MAX_PSNR, -10.0 * float(np.log10(max(error, 1e-30))))
+
+
+def ssim(image: FloatImage, reference: FloatImage, pixels: Mask) -> float | None:
+    """Mean structural similarity over the marked pixels (H, W) of images (H, W, 3) in [0, 1].
+
+    None where no pixel is marked, or the images are smaller than the window of 11 px. All pixels feed the windows.
+    """
+    from skimage.metrics import structural_similarity
+
+    if not pixels.any() or min(image.shape[:2]) < _SSIM_WINDOW:
+        return None
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "channel_axis": 2}
+    mean, values = structural_similarity(image, reference, full=True, **options)
+    # Over whole images the mean leaves out a border in which windows hang over; keep to it.
+    return float(mean) if pixels.all() else float(values[pixels].mean())
+
+
+def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config) -> dict[str, Any]:
+    """Compare all views of a render folder with their photographs; writes `out` and returns the result.
+
+    Raises:
+        DataError: no render there, an unreadable file. EvaluationError: a view that the scene does not have.
+    """
+    loaded, listed = load_scene(scene), read_render(render)
+    views = {view.name: view for view in loaded.views}
+    if unknown := sorted(set(listed) - set(views)):
+        raise EvaluationError(f"{render / 'render.json'}: view '{unknown[0]}' is not in scene {loaded.name}; render it again")
+    per_view: dict[str, dict[str, Any]] = {}
+    for name, facts in listed.items():
+        per_view[name] = compare_view(render / facts["colour"], views[name]) | {
+            "seen_in_training": bool(facts["seen_in_training"])
+        }
+    metrics = {key: mean for key in ("psnr", "ssim", "psnr_masked") if (mean := _mean(per_view, key)) is not None}
+    kind, notes = training_statement(per_view)
+    result = build_result(
+        protocol=PROTOCOL,
+        version=VERSION,
+        settings=section(config, "evaluate"),
+        metrics=metrics,
+        notes=notes + _mask_notes(loaded),
+        scene=loaded.name,
+        views=kind,
+        per_view=per_view,
+    )
+    write_result(out, result)
+    get_logger().info(
+        "%s: %s over %d views (%s)", render, ", ".join(f"{k} {v:.3f}" for k, v in metrics.items()), len(per_view), kind
+    )
+    return result
+
+
+def read_render(folder: Path) -> dict[str, dict[str, Any]]:
+    """The views of a folder's `render.json`: name -> facts, among them `colour` (file) and `seen_in_training`.
+
+    Raises:
+        DataError: no such file, or not one of the render stage.
+    """
+    path = folder / "render.json"
+    try:
+        views = json.loads(path.read_text())["views"]
+        for facts in views.values():
+            facts["colour"], facts["seen_in_training"]
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; run render first") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a file of the render stage ({error!r}); run render again") from error
+    return dict(views)
+
+
+def compare_view(rendered: Path, view: View) -> dict[str, float | None]:
+    """`psnr`, `ssim` and `psnr_masked` of one rendered view; None for what cannot be said (no mask, no pixels).
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    image = _read(rendered, "RGB", None)
+    size = (image.shape[1], image.shape[0])
+    reference = _read(view.image, "RGB", size)
+    counted = target = np.ones(image.shape[:2], dtype=bool)
+    if view.mask is not None:
+        values = np.rint(_read(view.mask, "L", None) * 255.0).astype(np.uint8)
+        # A shrunk pixel counts unless an ignored one is in it, and is the object's if all of it is.
+        counted = _shrunk_mask(values != MASK_IGNORE, size)
+        target = counted & _shrunk_mask(values == MASK_OBJECT, size)
+    return {
+        "psnr": psnr(image, reference, counted),
+        "ssim": ssim(image, reference, counted),
+        "psnr_masked": None if view.mask is None else psnr(image, reference, target),
+    }
+
+
+def training_statement(per_view: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """ "held_out" if no view was trained on, else "training", and the notes that say so."""
+    seen = sorted(name for name, facts in per_view.items() if facts["seen_in_training"])
+    if not per_view:
+        return "held_out", ["no view was rendered: nothing was compared"]
+    if not seen:
+        return "held_out", []
+    if len(seen) == len(per_view):
+        return "training", ["all views were trained on: these numbers say nothing about new views"]
+    return "training", [f"{len(seen)} of {len(per_view)} views were trained on: {', '.join(seen)}"]
+
+
+def _mask_notes(scene: Scene) -> list[str]:
+    return [] if scene.has_masks else ["the scene has no masks: psnr_masked is left out where a view has none"]
+
+
+def _mean(per_view: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
+    values = [facts[key] for facts in per_view.values() if facts[key] is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _read(path: Path, mode: str, size: tuple[int, int] | None) -> FloatImage:
+    """Image in [0, 1], shrunk to `size` (width, height) by averaging if it has another."""
+    try:
+        with Image.open(path) as image:
+            converted = image.convert(mode)
+    except OSError as error:
+        raise DataError(f"{path}: image cannot be read ({error})") from error
+    if size is not None and converted.size != size:
+        converted = converted.resize(size, Image.Resampling.BOX)
+    return np.asarray(converted, dtype=np.float64) / 255.0
+
+
+def _shrunk_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """The mask at another size; True where all of the covered pixels are."""
+    if (mask.shape[1], mask.shape[0]) == size:
+        return mask
+    share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    return np.asarray(np.asarray(share) > 0.999)

@@ -1,0 +1,31 @@
+"""Compare rendered views with their photographs: PSNR and SSIM, over whole images and over the object alone.
+
+Writes OUT (JSON) with the means, every view's numbers, and whether the views were kept from training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nsr.cli import main_exit, settings, stage_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The program's options."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--render", type=Path, required=True, help="folder of the render stage")
+    parser.add_argument("--scene", type=Path, required=True, help="scene folder of the prepare stage")
+    parser.add_argument("--out", type=Path, required=True, help="result to write, .json")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the stage."""
+    from nsr.evaluate.views import evaluate_views_stage
+
+    evaluate_views_stage(args.render, args.scene, args.out, settings(args))
+
+
+if __name__ == "__main__":
+    main_exit(build_parser(), main)
