@@ -183,7 +183,7 @@ def _check_camera(camera: RawCamera, where: str) -> None:
         if camera.model is None or not camera.params:
             raise DataError(f"{where}: neither a matrix nor a camera model; state the focal length")
         if not np.isfinite(camera.params).all() or camera.params[0] <= 0:
-            raise DataError(f"{where}: parameters {camera.params} need to be finite, focal length > 0; fix the camera")
+            raise DataError(f"{where}: parameters {camera.params} must be finite, focal length > 0; fix the camera")
         return
     K = number_matrix(camera.K, ((3, 3),), where)
     if K[0, 0] <= 0 or K[1, 1] <= 0 or not np.allclose(K[2], (0, 0, 1), atol=1e-9):

@@ -9,6 +9,7 @@ import numpy as np
 
 from nsr.conventions import Array
 from nsr.data.checks import check_views
+from nsr.data.colmap_files import check_binary_model
 from nsr.data.files import IMAGE_SUFFIXES, find_folder, match_masks, view_names
 from nsr.data.raw import Points, RawCamera, RawScene, RawView
 from nsr.errors import DataError
@@ -64,6 +65,9 @@ def load_model(folder: Path) -> pycolmap.Reconstruction:
     """
     import pycolmap
 
+    if (folder / "cameras.bin").is_file():
+        models = (m for m in pycolmap.CameraModelId.__members__.values() if m != pycolmap.CameraModelId.INVALID)
+        check_binary_model(folder, {m.value: len(pycolmap.Camera.create_from_model_id(1, m, 1.0, 2, 2).params) for m in models})
     # A broken file is reported once, as our error, not as lines of COLMAP's own log.
     level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, FATAL_ONLY
     try:

@@ -36,7 +36,7 @@ def read_header(path: Path) -> Header:
         DataError: no such file, or no JPEG or PNG image in it.
     """
     try:
-        with Image.open(path, formats=("JPEG", "PNG", "MPO")) as image:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
             return Header(*image.size, alpha="A" in image.getbands() or "transparency" in image.info)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image; restore it or remove its view from the source") from error

@@ -8,6 +8,7 @@ interest. The principal point is taken as it stands, in this project's conventio
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def _load(path: Path) -> dict[str, Array]:
             return {key: data[key] for key in data.files}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz file; copy it again") from error
 
 
