@@ -115,7 +115,6 @@ class MarchConfig:
     grid_warmup: int = 256  # training steps in which all cells are updated
     grid_decay: float = 0.95
     grid_threshold: float = 0.001  # opacity of one step below which a cell is empty
-    early_stop: float = 1e-4  # transmittance at which a ray ends when rendering without gradients
     ray_chunk: int = 4096  # rays rendered at once outside training
 
 
@@ -218,7 +217,8 @@ class EvaluateConfig:
     mask_dilation: int = 12  # px; predictions outside the dilated masks do not count; -1: all count
     visible_only: bool = True  # predictions no camera sees do not count
     max_distance: float = 20.0  # percent of the object radius; larger distances are dropped
-    floor: float = 0.0  # percent of the object radius above the lowest point below which nothing counts
+    floor: float = 0.0  # percent of the object radius over the lowest ground-truth point below which nothing counts; 0: no floor
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)  # direction of the floor's height, ground truth's frame
     thresholds: tuple[float, ...] = (0.5, 1.0)  # F-score, percent of the object radius
 
 

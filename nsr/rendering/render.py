@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,20 +30,28 @@ class RenderedView(NamedTuple):
     opacity: Image
 
 
-@torch.no_grad()
-def render_view(
-    model: SurfaceModel, occupied: Tensor, K: Array, w2c: Array, *, width: int, height: int, steps: int, ray_chunk: int = 4096
-) -> RenderedView:
-    """Render a pinhole camera.
+class Renderable(Protocol):
+    """A field with all that rendering needs.
 
-    Args:
-        occupied: (G, G, G) bool occupancy. K: (3, 3) pixels. w2c: (4, 4) unit frame.
-        steps: marching steps along the cube's diagonal. ray_chunk: rays at once, bounds the memory.
+    Attributes:
+        model: the field. occupied: (G, G, G) bool occupancy. march_steps: steps along the cube's diagonal.
+        ray_chunk: rays rendered at once, bounds the memory.
     """
+
+    model: SurfaceModel
+    occupied: Tensor
+    march_steps: int
+    ray_chunk: int
+
+
+@torch.no_grad()
+def render_view(field: Renderable, K: Array, w2c: Array, width: int, height: int) -> RenderedView:
+    """Render a pinhole camera: K (3, 3) pixels, w2c (4, 4) unit frame to camera."""
+    model, occupied, ray_chunk = field.model, field.occupied, field.ray_chunk
     device = occupied.device
     column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     origins, directions = pixel_rays(K, w2c, np.stack([column, row], axis=-1).reshape(-1, 2))
-    step = step_length(steps)
+    step = step_length(field.march_steps)
     parts = []
     for first in range(0, len(origins), ray_chunk):
         origin = torch.from_numpy(origins[first : first + ray_chunk]).float().to(device)

@@ -1,0 +1,70 @@
+"""Checkpoints that survive a kill at any moment: a plain dictionary, written aside and renamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nsr.errors import CheckpointError
+from nsr.log import get_logger
+
+CHECKPOINT_VERSION = 1
+
+
+def save_atomically(data: dict[str, Any], path: Path) -> None:
+    """`torch.save` such that `path` holds the old file or the whole new one, also after a power cut.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; the old file is untouched and nothing partial is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as handle:
+            torch.save(data, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({error}); free disk space or choose another folder, then run again") from error
+
+
+def load_dict(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a file of `save_atomically`; only tensors and plain data are accepted, never code.
+
+    Raises:
+        CheckpointError: missing, corrupt, or of another version.
+    """
+    try:
+        data = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; train the scene first") from error
+    except Exception as error:  # a broken archive surfaces as one of many types
+        raise CheckpointError(f"{path}: corrupt ({type(error).__name__}); delete it and train again") from error
+    if not isinstance(data, dict) or data.get("version") != CHECKPOINT_VERSION:
+        raise CheckpointError(f"{path}: not a file of this version of nsr; delete it and train again")
+    return data
+
+
+def find_resumable(path: Path, identity: dict[str, str], device: torch.device) -> dict[str, Any] | None:
+    """The checkpoint at `path` if it belongs to this run, None if there is none or it must not be continued.
+
+    A checkpoint is refused, with a warning that says why, if its settings or data differ from `identity` or if it is
+    corrupt; training then starts afresh and overwrites it.
+    """
+    if not path.exists():
+        return None
+    try:
+        data = load_dict(path, device)
+    except CheckpointError as error:
+        get_logger().warning("not resumed: %s", error)
+        return None
+    different = [key for key, value in identity.items() if data["identity"].get(key) != value]
+    if different:
+        get_logger().warning("not resumed: %s belongs to other %s; training starts afresh", path, " and ".join(different))
+        return None
+    return data

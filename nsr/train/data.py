@@ -1,0 +1,79 @@
+"""From a prepared scene to pixels on the device: which views, whether masks are used, what they hash to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from nsr.config import ModelConfig, TrainConfig
+from nsr.errors import DataError
+from nsr.log import get_logger
+from nsr.provenance import hash_files, hash_json
+from nsr.sampling.pixels import PixelStore
+from nsr.scene.images import load_view_images, load_view_masks
+from nsr.scene.scene import Scene, View
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop draws rays from.
+
+    Attributes:
+        store: pixels of the training views. names: of these views. masked: whether masks are used.
+        digest: hash of images, masks, cameras and similarity.
+    """
+
+    store: PixelStore
+    names: tuple[str, ...]
+    masked: bool
+    digest: str
+
+
+def load_training_data(scene: Scene, model: ModelConfig, train: TrainConfig, device: torch.device) -> TrainingData:
+    """Read the training views of a scene.
+
+    Raises:
+        DataError: no view is left to train on, or masks are required and the scene has none.
+    """
+    views = scene.split("all" if train.split == "all" else "train")
+    if not views:
+        raise DataError(f"{scene.root}: no view to train on; use train.split=all or prepare.holdout_every=0")
+    masked = decide_masks(scene, train.use_masks)
+    learned = model.background.kind == "learned"
+    if not masked and not learned:
+        get_logger().warning(
+            "no masks and background '%s': only right if the photographs really show that background", model.background.kind
+        )
+    store = PixelStore(
+        load_view_images(views),
+        load_view_masks(views) if masked else None,
+        np.stack([view.K for view in views]),
+        scene.unit_w2c(views),
+        crop_to_ball=not learned,
+        device=device,
+    )
+    return TrainingData(store, tuple(view.name for view in views), masked, _digest(scene, views, masked))
+
+
+def decide_masks(scene: Scene, policy: Literal["auto", "required", "never"]) -> bool:
+    """Whether masks are used under a policy.
+
+    Raises:
+        DataError: the policy is `required` and some view has no mask.
+    """
+    if policy == "required" and not scene.has_masks:
+        missing = [view.name for view in scene.views if view.mask is None]
+        raise DataError(
+            f"{scene.root}: this method needs masks, but {len(missing)} of {len(scene.views)} views have none (first: {missing[0]}); "
+            "give a masks folder in the manifest, or set train.use_masks=auto with a learned background"
+        )
+    return policy != "never" and scene.has_masks
+
+
+def _digest(scene: Scene, views: tuple[View, ...], masked: bool) -> str:
+    files = [view.image for view in views] + [view.mask for view in views if masked and view.mask is not None]
+    cameras = [[view.name, view.K.tolist(), view.w2c.tolist()] for view in views]
+    return hash_json([hash_files(files, scene.root), cameras, scene.similarity.to_dict(), masked])

@@ -1,0 +1,186 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nsr.config import Config
+from nsr.fields.model import SurfaceModel
+from nsr.log import get_logger
+from nsr.provenance import hash_json, manifest, write_json
+from nsr.rendering.device import device_name, peak_memory_mb, reset_peak_memory
+from nsr.sampling.occupancy import OccupancyGrid
+from nsr.scene.scene import Scene
+from nsr.train.checkpoint import CHECKPOINT_VERSION, find_resumable, save_atomically
+from nsr.train.data import TrainingData, load_training_data
+from nsr.train.metrics import MetricsLog, truncate_metrics
+from nsr.train.model_file import save_model
+from nsr.train.optim import make_optimizer, rate_factor, set_rates
+from nsr.train.step import StepResult, next_ray_count, training_step, update_occupancy
+from nsr.train.watchdog import check_geometry, check_loss
+
+
+class Trainer:
+    """All state of a run; everything in it that changes goes into the checkpoint."""
+
+    def __init__(self, scene: Scene, config: Config, out: Path, device: torch.device):
+        self.scene, self.config, self.out, self.device = scene, config, out, device
+        self.data: TrainingData = load_training_data(scene, config.model, config.train, device)
+        self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), config.train.backend).to(device)
+        self.optimizer = make_optimizer(self.model, config.train.optim)
+        self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
+        self.generator = torch.Generator(device).manual_seed(config.train.seed)
+        self.step, self.rays, self.seconds, self.samples_seen = 0, config.train.start_rays, 0.0, 0
+        self.checkpoint = out / "checkpoint" / "last.pt"
+        settings = {"model": asdict(config.model), "train": asdict(config.train)}
+        self.identity = {"settings": hash_json(settings), "data": self.data.digest}
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        state = {
+            "version": CHECKPOINT_VERSION,
+            "identity": self.identity,
+            "step": self.step,
+            "rays": self.rays,
+            "seconds": self.seconds,
+            "samples_seen": self.samples_seen,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "occupancy": self.occupancy.state(),
+            "generator": self.generator.get_state(),
+            "similarity": self.scene.similarity.to_dict(),
+        }
+        save_atomically(state, self.checkpoint)
+
+    def resume(self) -> bool:
+        """Continue from the checkpoint if there is one of the same settings and data."""
+        state = find_resumable(self.checkpoint, self.identity, self.device)
+        if state is None:
+            return False
+        self.step, self.rays, self.seconds = state["step"], state["rays"], state["seconds"]
+        self.samples_seen = state["samples_seen"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.occupancy.load(state["occupancy"])
+        self.generator.set_state(state["generator"].cpu())
+        get_logger().info("resumed at step %d of %d", self.step, self.config.train.steps)
+        return True
+
+    def advance(self) -> StepResult:
+        """One optimisation step."""
+        train = self.config.train
+        self.model.set_step(self.step)
+        if self.step % train.march.grid_every == 0:
+            update_occupancy(self.model, self.occupancy, train, step=self.step, generator=self.generator)
+        set_rates(self.optimizer, rate_factor(train.optim, self.step, train.steps))
+        result = training_step(
+            self.model, self.occupancy, self.data.store, train, step=self.step, rays=self.rays, generator=self.generator
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        if result.loss.requires_grad:
+            result.loss.backward()
+            self.optimizer.step()
+        self.rays = next_ray_count(self.rays, result.samples, train)
+        self.step += 1
+        self.samples_seen += result.samples
+        return result
+
+    def record(self, result: StepResult, rays_per_second: float) -> dict[str, Any]:
+        """Metrics of a step, as plain numbers."""
+        return {
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "loss": float(result.loss.detach()),
+            "psnr": psnr(float(result.mse)),
+            **{name: float(value) for name, value in result.terms.items()},
+            "sharpness": float(self.model.sharpness().detach()),
+            "levels": self.model.sdf.active,
+            "occupied": self.occupancy.share(),
+            "rays": result.rays,
+            "samples": result.samples,
+            "rays_per_second": rays_per_second,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error of colours in [0, 1]."""
+    return -10.0 * math.log10(max(mse, 1e-12))
+
+
+def train_scene(scene: Scene, config: Config, out: Path, device: torch.device) -> dict[str, Any]:
+    """Train a scene, or continue where a killed run of the same settings and data stopped.
+
+    Writes `model.pt`, `train.json`, `metrics.jsonl` and `checkpoint/last.pt` into `out`.
+
+    Returns:
+        The content of `train.json`.
+
+    Raises:
+        TrainingDiverged, CheckpointError, DataError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    reset_peak_memory(device)
+    trainer = Trainer(scene, config, out, device)
+    resumed = trainer.resume()
+    metrics_file = out / "metrics.jsonl"
+    if resumed:
+        truncate_metrics(metrics_file, trainer.step)
+    else:
+        metrics_file.unlink(missing_ok=True)
+    _run(trainer, metrics_file)
+    train = config.train
+    info = {"step": trainer.step, "train_views": list(trainer.data.names), "scene": scene.name, "device": device_name(device)}
+    save_model(out / "model.pt", trainer.model, trainer.occupancy.occupied, scene.similarity, train, info)
+    summary = _summary(trainer, metrics_file, resumed)
+    write_json(out / "train.json", summary)
+    return summary
+
+
+def _run(trainer: Trainer, metrics_file: Path) -> None:
+    train = trainer.config.train
+    rays = 0
+    clock = time.monotonic()
+    with MetricsLog(metrics_file, train.steps, trainer.step) as log:
+        while trainer.step < train.steps:
+            result = trainer.advance()
+            rays += result.rays
+            last = trainer.step == train.steps
+            if trainer.step % train.log_every == 0 or last:
+                check_loss(float(result.loss.detach()), trainer.step)  # waits for the device, so the clock below is true
+                elapsed = time.monotonic() - clock
+                trainer.seconds += elapsed
+                log.record(trainer.record(result, rays / max(elapsed, 1e-9)))
+                clock, rays = time.monotonic(), 0
+            if trainer.step % train.watchdog.every == 0 or last:
+                check_loss(float(result.loss.detach()), trainer.step)
+                check_geometry(trainer.model, trainer.occupancy, train.watchdog, trainer.step)
+            if trainer.step % train.checkpoint_every == 0 and not last:
+                trainer.save()
+
+
+def _summary(trainer: Trainer, metrics_file: Path, resumed: bool) -> dict[str, Any]:
+    records = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    tail = records[-max(1, len(records) // 10) :]
+    return {
+        "scene": trainer.scene.name,
+        "steps": trainer.step,
+        "seconds": trainer.seconds,
+        "samples_per_second": trainer.samples_seen / max(trainer.seconds, 1e-9),
+        "device": device_name(trainer.device),
+        "peak_memory_mb": peak_memory_mb(trainer.device),
+        "psnr_train": sum(record["psnr"] for record in tail) / len(tail),
+        "sharpness": records[-1]["sharpness"],
+        "masks": trainer.data.masked,
+        "resumed": resumed,
+        "train_views": list(trainer.data.names),
+        "settings": {"model": asdict(trainer.config.model), "train": asdict(trainer.config.train)},
+        "manifest": manifest(identity=trainer.identity, seed=trainer.config.train.seed),
+    }

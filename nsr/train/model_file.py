@@ -1,0 +1,83 @@
+"""The final model of a scene, as later stages read it: field, occupancy, similarity and how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from nsr.config import ModelConfig, TrainConfig
+from nsr.conventions import Similarity
+from nsr.fields.model import SurfaceModel
+from nsr.train.checkpoint import CHECKPOINT_VERSION, load_dict, save_atomically
+
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained scene.
+
+    Attributes:
+        model: the field at its last step. occupied: (G, G, G) bool occupancy. similarity: unit -> world.
+        march_steps, ray_chunk: how to render it. info: `step`, `train_views`, `settings`, `scene`, `device`.
+    """
+
+    model: SurfaceModel
+    occupied: Tensor
+    similarity: Similarity
+    march_steps: int
+    ray_chunk: int
+    info: dict[str, Any]
+
+    @torch.no_grad()
+    def sdf(self, points: Tensor) -> Tensor:
+        """Signed distance (P,) at unit-frame points (P, 3) on the model's device."""
+        return torch.cat([self.model.sdf.value(part) for part in points.split(_CHUNK)]) if len(points) else points[:, 0]
+
+    @torch.no_grad()
+    def colour(self, points: Tensor, normals: Tensor) -> Tensor:
+        """sRGB colour (P, 3) of surface points seen head-on, against their normals (P, 3) of unit length."""
+        parts = []
+        for point, normal in zip(points.split(_CHUNK), normals.split(_CHUNK), strict=True):
+            features = self.model.sdf(point).features
+            parts.append(self.model.radiance(point, features, normal, -normal))
+        return torch.cat(parts) if parts else points
+
+
+def save_model(
+    path: Path, model: SurfaceModel, occupied: Tensor, similarity: Similarity, train: TrainConfig, info: dict[str, Any]
+) -> None:
+    """Write the final model atomically."""
+    data = {
+        "version": CHECKPOINT_VERSION,
+        "model": model.state_dict(),
+        "occupied": occupied,
+        "similarity": similarity.to_dict(),
+        "model_config": asdict(model.config),
+        "train_config": asdict(train),
+        "info": info,
+    }
+    save_atomically(data, path)
+
+
+def load_model(path: Path, device: torch.device) -> TrainedModel:
+    """Read a final model.
+
+    Raises:
+        CheckpointError: missing, corrupt or of another version.
+    """
+    data = load_dict(path, device)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), data["model_config"]))
+    assert isinstance(config, ModelConfig)
+    model = SurfaceModel(config, torch.Generator().manual_seed(0), data["train_config"]["backend"]).to(device)
+    model.load_state_dict(data["model"])
+    model.set_step(data["info"]["step"])
+    model.requires_grad_(False)
+    march = data["train_config"]["march"]
+    info = {**data["info"], "settings": {"model": data["model_config"], "train": data["train_config"]}}
+    return TrainedModel(model, data["occupied"], Similarity.from_dict(data["similarity"]), march["steps"], march["ray_chunk"], info)

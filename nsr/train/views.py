@@ -1,0 +1,62 @@
+"""Rendered views of a trained scene as files, each marked as trained on or not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nsr.config import RenderConfig
+from nsr.conventions import Array
+from nsr.log import get_logger
+from nsr.provenance import write_json
+from nsr.rendering.render import RenderedView, render_view
+from nsr.scene.scene import Scene, View
+from nsr.train.model_file import TrainedModel
+
+
+def render_scene(trained: TrainedModel, scene: Scene, out: Path, config: RenderConfig) -> dict[str, Any]:
+    """Render the views that `config.views` names into the folder `out`, which is replaced as a whole at the end.
+
+    Returns:
+        The content of `render.json`: for each view its files, size, `K` and whether it was seen in training.
+    """
+    views = scene.split("train" if config.views == "train" else config.views)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    seen = set(trained.info["train_views"])
+    facts: dict[str, Any] = {"scene": scene.name, "step": trained.info["step"], "downscale": config.downscale, "views": {}}
+    for view, w2c in zip(views, scene.unit_w2c(views) if views else (), strict=True):
+        get_logger().info("rendering %s", view.name)
+        K, width, height = scaled_camera(view, config.downscale)
+        rendered = render_view(trained, K, w2c, width, height)
+        files = _write_view(partial, view.name, rendered, trained.similarity.scale)
+        facts["views"][view.name] = {**files, "width": width, "height": height, "K": K.tolist(), "seen_in_training": view.name in seen}
+    write_json(partial / "render.json", facts)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(partial, out)
+    return facts
+
+
+def scaled_camera(view: View, downscale: int) -> tuple[Array, int, int]:
+    """Intrinsics, width and height of a view at 1/downscale of its size."""
+    width, height = max(1, view.width // downscale), max(1, view.height // downscale)
+    return np.diag([width / view.width, height / view.height, 1.0]) @ view.K, width, height
+
+
+def _write_view(folder: Path, name: str, rendered: RenderedView, scale: float) -> dict[str, str]:
+    files = {"colour": f"{name}.png", "depth": f"{name}_depth.npz", "normal": f"{name}_normal.png"}
+    Image.fromarray(_bytes(rendered.colour)).save(folder / files["colour"])
+    Image.fromarray(_bytes(rendered.normal * 0.5 + 0.5)).save(folder / files["normal"])
+    depth = (rendered.depth * scale).astype(np.float32)
+    np.savez_compressed(folder / files["depth"], depth=depth, opacity=rendered.opacity.astype(np.float16))
+    return files
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return (values.clip(0, 1) * 255 + 0.5).astype(np.uint8)

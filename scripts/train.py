@@ -1,0 +1,36 @@
+"""Train the field of one prepared scene.
+
+Reads a scene folder (see prepare), writes model.pt, train.json and metrics.jsonl into the output folder, and keeps a
+checkpoint there from which a killed run continues. Needs a GPU for real use; small settings run on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nsr import cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = cli.stage_parser(__doc__)
+    parser.add_argument("--scene", type=Path, required=True, help="prepared scene folder")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    import torch
+
+    from nsr.rendering.device import pick_device
+    from nsr.scene.scene import load_scene
+    from nsr.train.loop import train_scene
+
+    config = cli.settings(args)
+    torch.set_num_threads(cli.threads(args))
+    train_scene(load_scene(args.scene), config, args.out, pick_device(args.device))
+
+
+if __name__ == "__main__":
+    cli.main_exit(build_parser(), main)
