@@ -34,7 +34,7 @@ demo-short: .venv/.ok ## the same whole workflow with very few training steps, t
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --configfile config/demo.yaml config/demo-short.yaml $(DEMO_ARGS)
 
 test: .venv/.ok ## run the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES) $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(CORES) --dist loadgroup $(TEST_ARGS)
 
 lint: .venv/.ok ## check style, types and the workflow's format
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """Content hashes by which the workflow decides what to rerun: of the code a stage uses and of the files a scene reads.
 
 Contents and names count, times do not: a fresh clone over existing results changes no hash. The code of a stage is its
-script and every module of this package that the script imports, directly or through others, at the top or inside a
-function.
+script, every module of this package that the script imports, directly or through others, at the top or inside a function,
+and what lies beside those modules that is not Python (a page template, a kernel's source). A package whose submodule is
+imported does not count by that alone: editing one reader does not retrain scenes that only share its folder.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from pathlib import Path
 from nsr.errors import ConfigError
 
 PACKAGE = "nsr"
-# They change no result: settings reach a stage as values, and the rest is messages and the command line.
-_NOT_HASHED = {"nsr", "nsr.cli", "nsr.config", "nsr.config_schema", "nsr.digest", "nsr.errors", "nsr.log", "nsr.manifest"}
+# They change no result: settings reach a stage as values, and the rest is messages, the command line and version numbers.
+_NOT_HASHED = {
+    *("nsr", "nsr.cli", "nsr.config", "nsr.config_schema", "nsr.digest", "nsr.errors", "nsr.log", "nsr.manifest"),
+    "nsr.provenance",
+}
 
 
 def code_digest(stage: str, root: Path) -> str:
@@ -32,7 +36,7 @@ def code_digest(stage: str, root: Path) -> str:
 
 
 def stage_files(stage: str, root: Path) -> list[Path]:
-    """The files that `code_digest` hashes, the script first, then the modules in name order.
+    """The files that `code_digest` hashes, the script first, then the rest in name order.
 
     Raises:
         ConfigError: as `code_digest`.
@@ -50,8 +54,9 @@ def stage_files(stage: str, root: Path) -> list[Path]:
         path = _module_file(module, root)
         if path is not None:
             waiting.extend(_imports(path, root))
-    modules = [path for name in sorted(found) if (path := _module_file(name, root)) is not None]
-    return [script, *modules]
+    modules = {path for name in found if (path := _module_file(name, root)) is not None}
+    beside = {path for module in modules for path in module.parent.iterdir() if _is_data(path)}
+    return [script, *sorted(modules | beside)]
 
 
 def source_digest(paths: Iterable[Path], cache: Path) -> str:
@@ -83,7 +88,7 @@ def source_digest(paths: Iterable[Path], cache: Path) -> str:
 
 @lru_cache(maxsize=None)
 def _imports(path: Path, root: Path) -> tuple[str, ...]:
-    """Names of the package's modules that a file imports, with the packages they lie in."""
+    """Names of the package's modules that a file imports. Of `from nsr.a import b`, `b` if it is a module, else `nsr.a`."""
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except SyntaxError as error:
@@ -93,11 +98,11 @@ def _imports(path: Path, root: Path) -> tuple[str, ...]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    ours = {name for name in names if name.split(".")[0] == PACKAGE}
-    parents = {name.rsplit(".", count)[0] for name in ours for count in range(1, name.count(".") + 1)}
-    return tuple(sorted(name for name in ours | parents if _module_file(name, root) is not None))
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            names.update(members)
+            if any(_module_file(member, root) is None for member in members):
+                names.add(node.module)
+    return tuple(sorted(name for name in names if name.split(".")[0] == PACKAGE and _module_file(name, root) is not None))
 
 
 @lru_cache(maxsize=None)
@@ -107,6 +112,10 @@ def _module_file(name: str, root: Path) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def _is_data(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.suffix not in (".py", ".pyc", ".pyi", ".md", ".partial")
 
 
 def _hash_parts(parts: Iterable[tuple[str, bytes]]) -> str:

@@ -1,5 +1,6 @@
 """The config and the list of scenes, checked, and the functions that the rules use; no rules here."""
 
+import csv
 import json
 import os
 import re
@@ -68,12 +69,20 @@ def resolved(name, method):
         raise WorkflowError(f"scene {name}, method {method}: {error}") from None
 
 
-def settings_of(*sections):
-    """A function of the wildcards: the named sections as JSON, so that other settings trigger nothing."""
+def settings_of(*names):
+    """A function of the wildcards: sections ("mesh") or single settings ("mesh.colours") as JSON.
+
+    A stage gets what it uses and nothing else, so that other settings trigger nothing.
+    """
 
     def of(wildcards):
         settings = resolved(row_of(wildcards).name, wildcards.get("method"))
-        return json.dumps(section(settings, *sections), sort_keys=True)
+        chosen = {}
+        for name in names:
+            top, _, key = name.partition(".")
+            whole = section(settings, top)[top]
+            chosen[top] = {**chosen.get(top, {}), key: whole[key]} if key else whole
+        return json.dumps(chosen, sort_keys=True)
 
     return of
 
@@ -84,13 +93,6 @@ def code_digest(stage):
         return digest.code_digest(stage, ROOT)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
-
-
-def tsdf_settings(wildcards):
-    """Settings of fusion and of the cleaning it shares with the mesh stage, without those of marching cubes."""
-    sections = section(resolved(row_of(wildcards).name, wildcards.method), "tsdf", "mesh")
-    del sections["mesh"]["resolution"]
-    return json.dumps(sections, sort_keys=True)
 
 
 def column(name):
@@ -192,7 +194,9 @@ def run_results(wildcards):
     files = []
     for run in runs():
         row, folder = SCENES[f"{run['dataset']}/{run['scene']}"], run["folder"]
-        files += [f"{folder}/{name}" for name in ("train.json", "metrics.jsonl", "mesh.ply", "mesh.json", "tsdf.ply", "tsdf.json")]
+        files += [
+            f"{folder}/{name}" for name in ("train.json", "metrics.jsonl", "mesh.ply", "mesh.json", "tsdf.ply", "tsdf.json")
+        ]
         if row.ground_truth:
             files += [f"{folder}/evaluate/{kind}.json" for kind in ("mesh", "tsdf")]
         if holds_out(row.name, run["method"]):
@@ -201,9 +205,18 @@ def run_results(wildcards):
 
 
 def print_summary():
-    """Show the report's table and where the page lies."""
-    import pandas
+    """Say where the report lies and what it measured."""
+    from nsr.report.tables import to_text
 
-    table = pandas.read_csv(f"{REPORT}/summary.tsv", sep="\t")
-    print(table.to_string(index=False))
+    with open(f"{REPORT}/summary.tsv", newline="") as file:
+        rows = [{key: number_or_text(text) for key, text in row.items() if text} for row in csv.DictReader(file, delimiter="\t")]
+    print(to_text(rows))
     print(f"report: {REPORT}/index.html")
+
+
+def number_or_text(text):
+    """A cell of the summary as it was before it was written."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

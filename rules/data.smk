@@ -23,7 +23,7 @@ rule sfm:
     params:
         source=column("source"),
         out=subpath(output.health, parent=True),
-        settings=settings_of("sfm"),
+        settings=settings_of("sfm", "train.seed"),
         digest=photos_digest,
         code=code_digest("sfm"),
     shell:

@@ -49,7 +49,7 @@ rule tsdf:
         device=SETUP.device,
     params:
         scene=subpath(input.scene, parent=True),
-        settings=tsdf_settings,
+        settings=settings_of("tsdf", "mesh.components", "mesh.min_views", "mesh.mask_dilation"),
         source=source_digest,
         code=code_digest("tsdf"),
     shell:

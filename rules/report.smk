@@ -18,11 +18,12 @@ rule report:
         runtime=60,
     params:
         results=RESULTS,
+        logs=LOGS,
         out=REPORT,
         list=f"{RESULTS}/runs.json",
         runs=json.dumps(runs()),
         code=code_digest("report"),
     shell:
         "printf '%s' {params.runs:q} > {params.list:q} && "
-        "python {workflow.basedir:q}/scripts/report.py --results {params.results:q} --runs {params.list:q} --out {params.out:q}"
-        " --threads {threads} --log {log:q}"
+        "python {workflow.basedir:q}/scripts/report.py --results {params.results:q} --runs {params.list:q} --logs {params.logs:q}"
+        " --out {params.out:q} --threads {threads} --log {log:q}"

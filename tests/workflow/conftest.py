@@ -1,0 +1,23 @@
+"""Fixtures of the workflow's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkout import Checkout, make_checkout
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout after a whole run; whoever changes it restores it."""
+    checkout = make_checkout(tmp_path_factory.mktemp("finished") / "nsr")
+    checkout.snakemake()
+    return checkout
+
+
+@pytest.fixture()
+def fresh(tmp_path: Path) -> Checkout:
+    """A checkout in which nothing has run."""
+    return make_checkout(tmp_path / "nsr")
