@@ -67,6 +67,20 @@ def read_photos(folder: Path) -> list[Photo]:
     return [_read_photo(path) for path in paths]
 
 
+def check_pixels(photos: Sequence[Photo]) -> None:
+    """Decode every photo once: COLMAP takes what it can get from a file that is cut short, without a word.
+
+    Raises:
+        DataError: names the photo that cannot be decoded to its end.
+    """
+    for photo in photos:
+        try:
+            with Image.open(photo.path) as image:
+                image.load()
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{photo.path}: cannot be decoded (truncated or damaged); copy it again or remove it") from error
+
+
 def one_size(photos: Sequence[Photo]) -> bool:
     """Whether all photos have the same stored size."""
     return len({(photo.width, photo.height) for photo in photos}) == 1

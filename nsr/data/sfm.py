@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsr.config import SfmConfig
-from nsr.data.photos import Photo, one_size, read_photos
+from nsr.data.photos import Photo, check_pixels, one_size, read_photos
 from nsr.data.sfm_health import SfmHealth, gate_checks, measure_health
 from nsr.errors import DataError, SfmError
 from nsr.log import get_logger
@@ -51,6 +51,7 @@ def run_sfm(photos: Path, out: Path, config: SfmConfig, *, threads: int = 1, see
     """
     found = read_photos(photos)
     notes = _check_cameras(found, config, photos)
+    check_pixels(found)
     work = out.with_name(out.name + ".partial")
     for stale in (work, failed_folder(out)):
         shutil.rmtree(stale, ignore_errors=True)
@@ -174,7 +175,7 @@ def _extract(photos: Sequence[Photo], database: Path, config: SfmConfig, threads
     with pycolmap.Database.open(database) as opened:
         images = {image.name: image for image in opened.read_all_images()}
         if missing := [name for name in names if name not in images]:
-            raise DataError(f"{folder / missing[0]}: cannot be decoded (truncated or damaged); copy it again or remove it")
+            raise DataError(f"{folder / missing[0]}: COLMAP found nothing to read in it; save it again as JPEG or remove it")
         for photo in photos:
             camera = opened.read_camera(images[photo.path.name].camera_id)
             if photo.focal is not None and not camera.has_prior_focal_length:
