@@ -12,9 +12,17 @@ from nsr.report.tables import NOT_MEASURED, is_score, protocol, seed, trained_on
 _LABELS = {
     "chamfer": "Chamfer distance",
     "accuracy": "accuracy: mean distance mesh → truth",
+    "missed": "missed: share of the truth beyond the largest distance",
+    "surplus": "surplus: share of the mesh beyond the largest distance",
     "completeness": "completeness: mean distance truth → mesh",
 }
-_GROUPS = {"metrics": "Measured", "alignment": "Alignment", "unit": "Unit", "settings": "Evaluation settings"}
+_GROUPS = {
+    "metrics": "Measured",
+    "alignment": "Alignment",
+    "unit": "Unit",
+    "counts": "Sample counts",
+    "settings": "Evaluation settings",
+}
 _HIDDEN = ("manifest", "notes", "protocol", "version")
 _NOT_OF_EXTRACTION = ("settings", "similarity", "train", "steps", "scene", "frame")
 _LONG = 12  # list entries above which only the number of entries is shown
@@ -77,6 +85,10 @@ def surface_groups(surfaces: tuple[Surface, ...], world_unit: str) -> list[Group
         parts = [s.evaluation.get(key) for s in surfaces]
         flats = [flatten(part if isinstance(part, Mapping) else {key: part}) if part is not None else {} for part in parts]
         groups.append(_group(_GROUPS.get(key, key.replace("_", " ")), flats, key == "metrics", world_unit))
+        if key == "counts":
+            groups.append(
+                Group("Culling", (_line("share of the predicted samples left out", [left_out(s.evaluation) for s in surfaces]),))
+            )
     groups.append(_group("Extraction and culling", [_extraction(surface.info) for surface in surfaces], False, world_unit))
     return [group for group in groups if group.lines]
 
@@ -105,8 +117,20 @@ def _label(key: str, world_unit: str) -> str:
     base = key.removesuffix("_world")
     if is_score(key):
         return f"F-score within {key.removeprefix('f_')} % of the object radius"
+    for share in ("precision", "recall"):
+        if key.startswith(f"{share}_"):
+            return f"{share} within {key.removeprefix(f'{share}_')} % of the object radius"
+    if base in ("missed", "surplus"):
+        return _LABELS[base]
     unit = f"world units ({world_unit})" if key.endswith("_world") else "% of the object radius"
     return f"{_LABELS[base]}, {unit}" if base in _LABELS else key.replace("_", " ")
+
+
+def left_out(evaluation: Mapping[str, Any]) -> float | None:
+    """Share of the predicted samples that floor, silhouettes and visibility took out of an evaluation; None if unknown."""
+    counts = evaluation.get("counts") or {}
+    sampled, kept = counts.get("prediction_sampled"), counts.get("prediction")
+    return 1.0 - kept / sampled if sampled and kept is not None else None
 
 
 def training_facts(run: Run) -> list[Line]:

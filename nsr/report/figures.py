@@ -26,6 +26,8 @@ HELD_OUT = "#e0762b"
 MESH_RED = "#d6303a"
 TRUTH_GREEN = "#2f9e55"
 MAX_CURVE_POINTS = 400
+SLAB = 0.006  # unit-frame lengths on either side of a cut from which ground-truth samples are taken
+MAX_SLAB_POINTS = 700
 _MIN_UP = 0.3  # mean of the cameras' up vectors under which they do not agree on an up direction
 
 
@@ -55,7 +57,7 @@ def draw(paint: Callable[[Axes], None], *, size: tuple[float, float], prefix: st
     """
     import matplotlib
 
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 9.0, "path.simplify_threshold": 0.3}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 9.0, "path.simplify_threshold": 0.1}
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     with matplotlib.rc_context(style | dict.fromkeys(inked, INK)):
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -185,27 +187,47 @@ def section(vertices: Array, faces: NDArray[np.integer], axes: Array, normal: in
 
     found = trimesh.Trimesh(vertices, faces, process=False).section(plane_normal=axes[normal], plane_origin=np.zeros(3))
     plane = np.delete(axes, normal, axis=0)
-    return [] if found is None else [np.asarray(line) @ plane.T for line in found.discrete]
+    if found is None:
+        return []
+    # By entity: `Path3D.discrete` silently leaves out lines that do not close, which is what an open surface gives.
+    return [np.asarray(entity.discrete(found.vertices)) @ plane.T for entity in found.entities]
 
 
-def cross_section(mesh: Lines, truth: Lines, *, title: str, truth_name: str, prefix: str) -> str:
-    """Mesh (red, thin) over ground truth (green, thick) in one plane, unit-frame lengths."""
+def slab(points: Array, axes: Array, normal: int) -> Array:
+    """Points (P, 3) within `SLAB` of the plane of `section`, at most `MAX_SLAB_POINTS`, in its coordinates (N, 2)."""
+    near = points[np.abs(points @ axes[normal]) <= SLAB]
+    kept = near[:: max(1, -(-len(near) // MAX_SLAB_POINTS))]
+    return np.asarray(kept @ np.delete(axes, normal, axis=0).T)
+
+
+def cross_section(mesh: Lines, truth: Lines, *, title: str, prefix: str, samples: Array | None = None) -> str:
+    """Mesh (red, thin) over ground truth (green, thick) in one plane, unit-frame lengths.
+
+    Args:
+        mesh, truth: of `section`. title, prefix: plain characters. samples: (N, 2) of `slab`, drawn where there is no line
+            of the ground truth, None if there are none.
+    """
 
     def paint(axes: Axes) -> None:
-        styles = ((truth, TRUTH_GREEN, 2.6, 0.75, truth_name), (mesh, MESH_RED, 1.0, 1.0, "mesh"))
+        if samples is not None and len(samples):
+            axes.plot(
+                *samples.T, ".", color=TRUTH_GREEN, markersize=3.5, alpha=0.75, markeredgewidth=0, label="ground-truth samples"
+            )
+        styles = ((truth, TRUTH_GREEN, 2.6, 0.75, "ground truth"), (mesh, MESH_RED, 1.0, 1.0, "mesh"))
         for lines, colour, width, alpha, name in styles:
             if lines:
                 joined = np.concatenate([part for line in lines for part in (line, np.full((1, 2), np.nan))])
                 axes.plot(*joined.T, color=colour, linewidth=width, alpha=alpha, label=name)
-        if not mesh and not truth:
-            axes.text(0.5, 0.5, "the plane misses the surface", transform=axes.transAxes, ha="center")
         axes.set_aspect("equal", adjustable="datalim")
         axes.set_title(title, loc="left", fontsize=10)
         axes.grid(alpha=0.15, linewidth=0.8)
-        if mesh or truth:
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.1), ncols=2, fontsize=9)
+        else:
+            axes.text(0.5, 0.5, "the plane misses the surface", transform=axes.transAxes, ha="center")
 
-    label = f"{title}: mesh in red" + (f", {truth_name} in green" if truth else "; no ground truth")
+    known = bool(truth) or (samples is not None and len(samples) > 0)
+    label = f"{title}: mesh in red, {'ground truth in green' if known else 'no ground truth'}"
     return draw(paint, size=(3.6, 3.6), prefix=prefix, label=label)
 
 

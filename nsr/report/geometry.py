@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from nsr.errors import DataError
 from nsr.mesh.io import read_mesh
 from nsr.mesh.surface import Mesh
 
-POINTS, ERRORS = "points", "errors"
-
 
 def unit_mesh(path: Path, to_world: Similarity) -> Mesh:
-    """Read a mesh and map it from the world to the unit frame.
+    """Read a mesh and map it to the unit frame.
+
+    Args:
+        path: mesh file. to_world: unit frame -> the file's frame.
 
     Raises:
         DataError: unreadable file, or no triangle in it.
@@ -24,20 +25,29 @@ def unit_mesh(path: Path, to_world: Similarity) -> Mesh:
     return read_mesh(path).moved(to_world.inverse())
 
 
-def evaluated_samples(path: Path, to_world: Similarity) -> tuple[Array, Array]:
-    """Evaluated points of the predicted surface (P, 3) in the unit frame and their errors (P,) in percent of the object radius.
+def evaluated_samples(path: Path, side: Literal["prediction", "truth"], to_world: Similarity) -> tuple[Array, Array]:
+    """Points of one side that an evaluation compared, and their distances from the other side.
+
+    Args:
+        path: `evaluate/<kind>.npz`, whose points are in the scene's world frame. side: whose points.
+        to_world: unit frame -> the scene's world frame.
+
+    Returns:
+        points (P, 3) in the unit frame; distances (P,) in percent of the object radius, NaN where not judged.
 
     Raises:
         DataError: not the evaluation's file.
     """
+    prefix = "truth_" if side == "truth" else ""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            points, errors = np.asarray(arrays[POINTS], np.float64), np.asarray(arrays[ERRORS], np.float64)
+            points = np.asarray(arrays[f"{prefix}points"], np.float64)
+            distances = np.asarray(arrays[f"{prefix}errors"], np.float64)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path.name}: holds no evaluated points ({error})") from error
-    if points.shape != (len(errors), 3):
-        raise DataError(f"{path.name}: {points.shape} points do not go with {errors.shape} errors")
-    return to_world.inverse().apply(points), errors
+    if points.shape != (len(distances), 3):
+        raise DataError(f"{path.name}: {points.shape} points do not go with {distances.shape} distances")
+    return to_world.inverse().apply(points), distances
 
 
 def truth_frame(evaluation: dict[str, Any], to_world: Similarity) -> Similarity:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from nsr import __version__
 from nsr.conventions import Array
 from nsr.errors import NsrError
 from nsr.mesh.surface import Mesh
 from nsr.report import facts, figures, pictures
-from nsr.report.collect import Run
+from nsr.report.collect import Run, Surface
 from nsr.report.facts import Group, Line
 from nsr.report.geometry import evaluated_samples, ground_truth_path, truth_frame, unit_mesh
 from nsr.report.pictures import Picture
@@ -142,7 +142,7 @@ def _add_scene_figures(page: RunPage, scene: Scene) -> None:
     folder = run.folder / "render"
     rendered = pictures.rendered_views(folder, scene.views)
     for view in pictures.spread(rendered, COMPARED_VIEWS):
-        row = page.attempt(f"view {view.name}", list[Picture](), pictures.comparison, folder, view)
+        row = page.attempt(f"view {view.name}", list[Picture](), pictures.comparison, folder, view, scene.unit)
         if row:
             page.comparisons.append(Gallery(_view_title(run, view, view.name in trained), row))
     meshes: dict[str, Mesh] = {}
@@ -163,9 +163,9 @@ def _view_title(run: Run, view: View, trained: bool) -> str:
 
 def _add_surfaces(page: RunPage, scene: Scene, meshes: dict[str, Mesh], views: list[View]) -> None:
     samples = {
-        s.kind: page.attempt(f"{s.kind} errors", None, evaluated_samples, s.samples, scene.similarity)
+        s.kind: page.attempt(f"{s.kind} errors", None, _errors, s, scene)
         for s in page.run.surfaces
-        if s.samples and s.kind in meshes
+        if s.samples and s.evaluation.get("metrics") and s.kind in meshes
     }
     if any(part is not None for part in samples.values()):
         page.error_scale = figures.error_scale(ERROR_END, "% of the object radius", page.anchor)
@@ -183,21 +183,29 @@ def _add_sections(page: RunPage, scene: Scene, meshes: dict[str, Mesh], unit_w2c
     if not meshes:
         return
     kind, mesh = next(iter(meshes.items()))
-    evaluation = next(s.evaluation for s in page.run.surfaces if s.kind == kind)
-    path = ground_truth_path(page.run.ground_truth, evaluation)
-    truth = page.attempt("ground truth", None, _truth, path, evaluation, scene) if path else None
+    surface = next(s for s in page.run.surfaces if s.kind == kind)
+    path = ground_truth_path(page.run.ground_truth, surface.evaluation)
+    truth = page.attempt("ground truth", None, _truth, path, surface, scene) if path else None
+    samples = None
+    if truth is None and surface.samples and surface.evaluation.get("metrics"):
+        samples = page.attempt("ground truth", None, _errors, surface, scene, "truth")
     frame = figures.scene_axes(unit_w2c)[0]
     for normal, title in ((2, "Horizontal cut"), (1, "Upright cut")):
         page.layout.append(
             figures.cross_section(
                 figures.section(mesh.vertices, mesh.faces, frame, normal),
                 [] if truth is None else figures.section(truth.vertices, truth.faces, frame, normal),
+                samples=None if samples is None else figures.slab(samples[0], frame, normal),
                 title=f"{title} through the centre ({kind})",
-                truth_name="ground truth",
                 prefix=f"{page.anchor}-cut{normal}",
             )
         )
 
 
-def _truth(path: Path, evaluation: dict[str, Any], scene: Scene) -> Mesh:
-    return unit_mesh(path, truth_frame(evaluation, scene.similarity))
+def _truth(path: Path, surface: Surface, scene: Scene) -> Mesh:
+    return unit_mesh(path, truth_frame(surface.evaluation, scene.similarity))
+
+
+def _errors(surface: Surface, scene: Scene, side: Literal["prediction", "truth"] = "prediction") -> tuple[Array, Array]:
+    assert surface.samples is not None
+    return evaluated_samples(surface.samples, side, scene.similarity)

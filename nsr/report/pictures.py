@@ -67,7 +67,7 @@ def rendered_views(folder: Path, views: Sequence[View]) -> list[View]:
     return [view for view in views if (folder / f"{view.name}.png").is_file()]
 
 
-def comparison(folder: Path, view: View) -> list[Picture]:
+def comparison(folder: Path, view: View, world_unit: str) -> list[Picture]:
     """Photo, render, normals and depth of one view, as far as their files exist.
 
     Raises:
@@ -83,12 +83,12 @@ def comparison(folder: Path, view: View) -> list[Picture]:
     if depth.is_file():
         with np.load(depth, allow_pickle=False) as arrays:
             values = np.asarray(arrays["depth" if "depth" in arrays.files else arrays.files[0]], dtype=np.float64)
-        found.append(depth_picture(values, view.name))
+        found.append(depth_picture(values, view.name, world_unit))
     return found
 
 
-def depth_picture(depth: Array, name: str) -> Picture:
-    """Depth (H, W), 0 or not finite where nothing was hit, as colours: near bright, far dark, nothing transparent."""
+def depth_picture(depth: Array, name: str, world_unit: str) -> Picture:
+    """Depth (H, W) along z in world units, 0 or not finite where nothing was hit, as colours: near bright, far dark, nothing transparent."""
     from matplotlib import colormaps
 
     hit = np.isfinite(depth) & (depth > 0)
@@ -96,7 +96,8 @@ def depth_picture(depth: Array, name: str) -> Picture:
     share = np.clip((far - np.where(hit, depth, far)) / max(far - near, 1e-9), 0, 1)
     rgba = colormaps["viridis"](share)
     rgba[..., 3] = hit
-    caption = f"depth {near:.2f} (yellow) to {far:.2f} (violet), unit frame" if hit.any() else "depth: nothing hit"
+    unit = "world units" if world_unit == "unknown" else world_unit
+    caption = f"depth {near:.4g} (yellow) to {far:.4g} (violet) {unit}" if hit.any() else "depth: nothing hit"
     return encode((rgba * 255 + 0.5).astype(np.uint8), caption, f"Depth of view {name} as colours")
 
 

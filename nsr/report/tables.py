@@ -83,10 +83,13 @@ def _row(run: Run, surface: Surface) -> Row:
 def trained_on(run: Run) -> tuple[str, int]:
     """What the view metrics were measured on, in words, and how many of those views were trained on.
 
-    The evaluation's own statement is not taken on trust: its views are compared with the list that training wrote.
+    The evaluation's own statement is not taken on trust: its views are compared with what training and rendering wrote.
     """
     views = set(run.views.get("per_view", {}))
-    shared = len(views & set(run.train.get("train_views", [])))
+    rendered = run.render.get("views")
+    marked = rendered.items() if isinstance(rendered, dict) else ()
+    seen = {name for name, view in marked if isinstance(view, dict) and view.get("seen_in_training")}
+    shared = len(views & seen.union(run.train.get("train_views", [])))
     if run.views.get("views") == "training" or (views and shared == len(views)):
         return "training", shared or len(views)
     return ("partly training" if shared else "held_out"), shared
@@ -148,7 +151,7 @@ def to_tsv(rows: Sequence[Row]) -> str:
 
 def short_columns(rows: Sequence[Row]) -> list[Column]:
     """The columns a person compares, F-scores as the rows have them."""
-    scores = [Column(key, f"F {key.removeprefix('f_')} %", 3) for key in column_keys(rows) if is_score(key)]
+    scores = [Column(key, f"F@{key.removeprefix('f_')}%", 3) for key in column_keys(rows) if is_score(key)]
     return [*_SHORT, *scores, *_SHORT_VIEWS]
 
 
@@ -168,11 +171,15 @@ def number(value: Any, digits: int) -> str:
 
 
 def to_text(rows: Sequence[Row]) -> str:
-    """The short table in plain text, columns aligned; a reason stands under the row it belongs to."""
+    """The short table in plain text, columns aligned; a reason stands under the row it belongs to.
+
+    Args:
+        rows: of `summary_rows`, or of the TSV read back.
+    """
     columns = short_columns(rows)
     head = ["scene", "method", "surface", "status", *(f"{c.title} {c.unit}".strip() for c in columns)]
     body = [
-        [f"{row['dataset']}/{row['scene']}", row["method"], row["surface"], row["status"]]
+        [f"{_name(row['dataset'])}/{_name(row['scene'])}", *(_name(row[key]) for key in ("method", "surface", "status"))]
         + [number(row[c.key], c.digits) + _mark(row, c) if c.key in row else "-" for c in columns]
         for row in rows
     ]
@@ -186,6 +193,11 @@ def to_text(rows: Sequence[Row]) -> str:
     if any(_mark(row, c) for row in rows for c in columns):
         lines.append("* measured on training views")
     return "\n".join(lines) + "\n"
+
+
+def _name(value: Any) -> str:
+    """A name on one line; a number that was a name (a table read back) without its decimal point."""
+    return f"{value:g}" if _is_number(value) else " ".join(str(value).split())
 
 
 def _mark(row: Row, column: Column) -> str:

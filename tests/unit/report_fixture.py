@@ -10,7 +10,6 @@ import trimesh
 from PIL import Image
 
 from nsr.conventions import Similarity
-from nsr.report.geometry import ERRORS, POINTS
 from nsr.scene.scene import Scene, View, save_scene, with_held_out
 
 SCALE, SHIFT, RADIUS = 10.0, np.array([3.0, -2.0, 100.0]), 0.5
@@ -78,14 +77,24 @@ def make_run(results: Path, dataset: str = "demo", scene: str = "ball", method: 
         write(folder / f"{kind}.json", extraction)
         samples = trimesh.sample.sample_surface(surface, 4000, seed=0)[0]
         upper = samples[samples[:, 2] > SHIFT[2] - 0.3 * SCALE]  # the lowest part was not evaluated
-        np.savez_compressed(folder / "evaluate" / f"{kind}.npz", **{POINTS: upper, ERRORS: np.linspace(0, 2.5, len(upper))})
+        arrays = {"points": upper, "errors": np.linspace(0, 2.5, len(upper))}
+        arrays |= {"truth_points": sphere.vertices, "truth_errors": np.zeros(len(sphere.vertices))}
+        np.savez_compressed(
+            folder / "evaluate" / f"{kind}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()}
+        )
         evaluation = {
             "protocol": "object-surface",
             "version": 1,
             "settings": {"min_views": 2, "mask_dilation": 12, "visible_only": True},
             "metrics": METRICS if kind == "mesh" else {**METRICS, "chamfer": 1.25},
             "alignment": {"kind": "none", "scale": 1.0, "rms": 0.0},
-            "culled": {"outside_masks": 0.031},
+            "counts": {"prediction_sampled": 20000, "prediction_in_silhouettes": 19000, "prediction": 17500},
+            "unit": {
+                "name": "percent of the object radius",
+                "object_radius": 5.0,
+                "object_centre": SHIFT.tolist(),
+                "percent": 0.05,
+            },
             "notes": ["ground truth seen by two cameras only"],
         }
         write(folder / "evaluate" / f"{kind}.json", evaluation)
@@ -116,7 +125,7 @@ def make_run(results: Path, dataset: str = "demo", scene: str = "ball", method: 
         for s in range(50, 2001, 50)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write(folder / "render" / "render.json", {"views": held_out})
+    write(folder / "render" / "render.json", {"views": {name: {"seen_in_training": name in trained} for name in held_out}})
     for name in held_out:
         Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(folder / "render" / f"{name}.png")
         Image.fromarray(np.full((60, 80, 3), 128, np.uint8)).save(folder / "render" / f"{name}_normal.png")

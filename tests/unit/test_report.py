@@ -8,21 +8,22 @@ import math
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from nsr import cli
 from nsr.errors import DataError
+from nsr.report import figures
 from nsr.report.collect import collect
 from nsr.report.page import render_page
 from nsr.report.tables import summary_rows, to_text, to_tsv, trained_on
 from nsr.report.write import write_report
+from scripts import report as program
 from tests.unit.report_fixture import METRICS, VIEW_METRICS, make_run, write, write_runs
 
-ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert("x")</script>&\'"$\\alpha$'
 VOID = {"meta", "link", "img", "br", "hr", "input", "stop", "path", "use", "rect"}
 
@@ -122,7 +123,8 @@ def test_page_names_protocol_alignment_culling_device_seed_versions_and_notes(ma
         "object-surface 1",
         "min_views",
         "mask_dilation",
-        "outside_masks",
+        "share of the predicted samples left out",
+        "prediction_in_silhouettes",
         "two photos skipped",
         "seed",
         "torch 2.13.0",
@@ -153,13 +155,20 @@ def test_training_views_are_named_even_if_the_evaluation_says_held_out(made):
     assert ["27.12*" in line for line in lines[1:5]] == [False, False, True, True]
 
 
-def test_partly_trained_views_are_counted(tmp_path):
+def test_partly_trained_views_are_counted(tmp_path, quick):
     folder = make_run(tmp_path / "results")
     train = json.loads((folder / "train.json").read_text())
     write(folder / "train.json", {**train, "train_views": [*train["train_views"], "0004"]})
     [run] = collect(tmp_path / "results", write_runs(tmp_path / "runs.json", ("demo", "ball", "neus")))
     assert trained_on(run) == ("partly training", 1)
     assert "PARTLY TRAINED ON: 1 of them" in render_page([run])
+
+
+def test_a_render_that_was_seen_in_training_counts_even_without_the_list_of_training(tmp_path):
+    folder = make_run(tmp_path / "results", train_on_all=True)
+    (folder / "train.json").unlink()
+    [run] = collect(tmp_path / "results", write_runs(tmp_path / "runs.json", ("demo", "ball", "neus")))
+    assert trained_on(run) == ("training", 2)
 
 
 def test_tsv_round_trips(made):
@@ -172,7 +181,7 @@ def test_tsv_round_trips(made):
             assert pd.isna(value) if key not in row else value == row[key], key
 
 
-def test_hostile_names_stay_text(tmp_path):
+def test_hostile_names_stay_text(tmp_path, quick):
     scene = HOSTILE.replace("/", "\N{FRACTION SLASH}")
     folder = make_run(tmp_path / "results", scene=scene, method="a\tb\nc")
     evaluation = json.loads((folder / "evaluate" / "mesh.json").read_text())
@@ -185,14 +194,20 @@ def test_hostile_names_stay_text(tmp_path):
     assert page.text.count(HOSTILE) >= 3 and f"demo/{scene}" in page.text
     frame = pd.read_csv(tmp_path / "out" / "summary.tsv", sep="\t")
     assert frame["scene"].tolist() == [scene] * 2 and frame["method"].tolist() == ["a b c"] * 2
-    assert len(to_text(rows).splitlines()) == 3 or rows
+    assert len(to_text(rows).splitlines()) == 3
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Empty drawings in place of matplotlib's, for tests that are about files and not about figures."""
+    monkeypatch.setattr(figures, "draw", lambda paint, *, size, prefix, label: f'<svg id="{prefix}"></svg>')
 
 
 PIECES = ["train.json", "metrics.jsonl", "mesh.ply", "mesh.json", "tsdf.ply", "render", "evaluate", "../scene", "../scene/images"]
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_a_missing_piece_is_not_measured(tmp_path, piece):
+def test_a_missing_piece_is_not_measured(tmp_path, quick, piece):
     folder = make_run(tmp_path / "results")
     target = folder / piece
     shutil.rmtree(target) if target.is_dir() else target.unlink()
@@ -217,7 +232,7 @@ def test_nothing_at_all_is_still_a_page(tmp_path):
 @pytest.mark.parametrize(
     "piece", ["train.json", "mesh.ply", "evaluate/mesh.npz", "render/0000.png", "render/0000_depth.npz", "../scene/scene.json"]
 )
-def test_a_broken_piece_is_a_warning(tmp_path, piece):
+def test_a_broken_piece_is_a_warning(tmp_path, quick, piece):
     folder = make_run(tmp_path / "results")
     (folder / piece).write_bytes(b'{"cut off": ')
     runs = collect(tmp_path / "results", write_runs(tmp_path / "runs.json", ("demo", "ball", "neus")))
@@ -266,7 +281,7 @@ def test_unusable_list_of_runs_is_one_error(tmp_path, text):
         collect(tmp_path, tmp_path / "absent.json")
 
 
-def test_not_finite_numbers_survive(tmp_path):
+def test_not_finite_numbers_survive(tmp_path, quick):
     folder = make_run(tmp_path / "results")
     evaluation = json.loads((folder / "evaluate" / "mesh.json").read_text())
     write(folder / "evaluate" / "mesh.json", {**evaluation, "metrics": {"chamfer": math.nan, "accuracy": math.inf}})
@@ -276,21 +291,21 @@ def test_not_finite_numbers_survive(tmp_path):
     assert math.isnan(frame["chamfer"][0]) and frame["accuracy"][0] == math.inf
 
 
-def test_program_prints_table_and_path_and_leaves_no_partial_file(made, tmp_path):
+def test_program_prints_table_and_path_and_leaves_no_partial_file(made, tmp_path, capsys):
     root, rows, _ = made
-    command = [
-        sys.executable,
-        "scripts/report.py",
-        "--results",
-        root / "results",
-        "--runs",
-        root / "runs.json",
-        "--out",
-        tmp_path / "r",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=True)
-    assert to_text(rows) in done.stdout and f"report: {tmp_path / 'r' / 'index.html'}" in done.stdout
+    options = {"--results": root / "results", "--runs": root / "runs.json", "--out": tmp_path / "r"}
+    assert cli.run(program.build_parser(), program.main, [str(part) for pair in options.items() for part in pair]) == 0
+    assert capsys.readouterr().out == f"{to_text(rows)}\nreport: {tmp_path / 'r' / 'index.html'}\n"
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["index.html", "summary.tsv"]
+    assert cli.run(program.build_parser(), program.main, ["--results", ".", "--runs", "absent.json", "--out", str(tmp_path)]) == 2
+
+
+def test_text_table_of_the_tsv_read_back_is_the_same(made):
+    root, rows, _ = made
+    frame = pd.read_csv(root / "report" / "summary.tsv", sep="\t")
+    back = [{k: v for k, v in row.items() if not pd.isna(v)} for row in frame.to_dict("records")]
+    assert to_text(back) == to_text(rows)
+    assert to_text([{**rows[0], "scene": 24.0}]).splitlines()[1].startswith("demo/24 ")
 
 
 def test_chromium_shows_the_page_without_complaint(made, tmp_path):

@@ -14,9 +14,9 @@ import trimesh
 from PIL import Image
 
 from nsr.conventions import Similarity, project
-from nsr.mesh.surface import Mesh
+from nsr.errors import DataError
 from nsr.report import figures
-from nsr.report.geometry import evaluated_samples, unit_mesh
+from nsr.report.geometry import evaluated_samples, truth_frame, unit_mesh
 from nsr.report.pictures import WIDTH, depth_picture, encode, mesh_pictures, spread
 from nsr.report.shade import BACK, FRONT, UNCOUNTED, Camera, cast, colour_stops, error_coloured, error_values, shaded
 from tests.unit.report_fixture import RADIUS, SCALE, SHIFT, look_at, make_scene
@@ -125,11 +125,29 @@ def test_camera_resizing_keeps_rays():
 
 
 def test_samples_that_are_none_are_refused(tmp_path):
-    from nsr.errors import DataError
-
     np.savez(tmp_path / "a.npz", other=np.zeros(3))
     with pytest.raises(DataError, match=r"a\.npz"):
-        evaluated_samples(tmp_path / "a.npz", Similarity.identity())
+        evaluated_samples(tmp_path / "a.npz", "prediction", Similarity.identity())
+
+
+def test_aligned_ground_truth_is_brought_to_the_unit_frame():
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    to_world, to_truth = Similarity(SCALE, np.eye(3), SHIFT), Similarity(0.25, turn, np.array([1.0, 2, 3]))
+    evaluation = {"alignment": {"kind": "similarity-from-cameras", "rms": 0.0, **to_truth.to_dict()}}
+    points = np.random.default_rng(0).normal(size=(10, 3))
+    there = to_truth.apply(to_world.apply(points))
+    assert np.allclose(truth_frame(evaluation, to_world).inverse().apply(there), points)
+    assert truth_frame({"alignment": {"kind": "none", "scale": 1.0}}, to_world) is to_world
+    with pytest.raises(DataError, match="similarity-from-cameras"):
+        truth_frame({"alignment": {"kind": "similarity-from-cameras"}}, to_world)
+
+
+def test_slab_keeps_only_points_near_the_cut():
+    points = np.random.default_rng(0).uniform(-1, 1, (200000, 3))
+    near = figures.slab(points, np.eye(3)[[2, 0, 1]], 0)
+    exact = points[np.abs(points[:, 2]) <= figures.SLAB][:, :2]
+    assert 0 < len(near) <= figures.MAX_SLAB_POINTS < len(exact)
+    assert set(map(tuple, near)) <= set(map(tuple, exact))
 
 
 def test_wide_pictures_shrink_and_depth_is_transparent_where_nothing_is():
@@ -137,8 +155,8 @@ def test_wide_pictures_shrink_and_depth_is_transparent_where_nothing_is():
     assert (wide.width, wide.height) == (WIDTH, WIDTH // 2) and decode(wide.uri).shape == (WIDTH // 2, WIDTH, 4)
     depth = np.zeros((20, 30))
     depth[5:10, 5:10] = np.linspace(1, 2, 5)
-    assert (decode(depth_picture(depth, "v").uri)[..., 3] > 0).sum() == 25
-    assert depth_picture(np.zeros((4, 4)), "v").caption == "depth: nothing hit"
+    assert (decode(depth_picture(depth, "v", "mm").uri)[..., 3] > 0).sum() == 25
+    assert depth_picture(np.zeros((4, 4)), "v", "mm").caption == "depth: nothing hit"
 
 
 def test_spread_takes_views_from_all_parts(tmp_path):
@@ -159,6 +177,29 @@ def test_up_is_found_from_cameras_and_from_their_spread(tmp_path):
     assert abs(frame[2, 2]) == pytest.approx(1, abs=1e-6) and "spread least" in source
 
 
+def test_samples_are_brought_to_the_unit_frame(tmp_path):
+    to_world = Similarity(SCALE, np.eye(3), SHIFT)
+    points = np.random.default_rng(0).normal(size=(10, 3))
+    arrays = {
+        "points": to_world.apply(points),
+        "errors": np.arange(10.0),
+        "truth_points": SHIFT[None],
+        "truth_errors": np.ones(1),
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    back, errors = evaluated_samples(tmp_path / "a.npz", "prediction", to_world)
+    assert np.allclose(back, points) and errors.tolist() == list(range(10))
+    assert np.allclose(evaluated_samples(tmp_path / "a.npz", "truth", to_world)[0], 0.0)
+
+
+def test_section_of_an_open_surface_is_not_lost():
+    sphere = trimesh.creation.icosphere(subdivisions=4, radius=RADIUS)
+    bowl = sphere.faces[(sphere.triangles_center[:, 2] < 0.1)]
+    lines = figures.section(sphere.vertices, bowl, np.eye(3), 1)
+    length = sum(np.linalg.norm(np.diff(line, axis=0), axis=1).sum() for line in lines)
+    assert length == pytest.approx(RADIUS * (np.pi + 2 * np.arcsin(0.1 / RADIUS)), rel=0.03)
+
+
 def test_section_of_a_sphere_is_its_circle(sphere):
     lines = figures.section(sphere.vertices + [0, 0, 0.2], sphere.faces, np.eye(3), 2)
     radius = np.linalg.norm(np.concatenate(lines), axis=1)
@@ -171,8 +212,8 @@ def test_figures_are_xml_without_fixed_colours_or_addresses(sphere):
     made = figures.curves(rows, "run-1")
     assert len(made) == 2  # sharpness is not in the log, eikonal is never finite
     circle = figures.section(sphere.vertices, sphere.faces, np.eye(3), 2)
-    made.append(figures.cross_section(circle, [], title="Cut", truth_name="truth", prefix="c"))
-    made.append(figures.cross_section([], [], title="Cut", truth_name="truth", prefix="d"))
+    made.append(figures.cross_section(circle, [], title="Cut", prefix="c"))
+    made.append(figures.cross_section([], [], title="Cut", prefix="d"))
     made.append(figures.error_scale(2.0, "percent", "e"))
     for text in made:
         root = ElementTree.fromstring(text)
@@ -191,4 +232,3 @@ def test_the_template_travels_with_the_package():
 
     assert resources.files(nsr.report).joinpath("template.html").is_file()
     assert (Path(nsr.report.__file__).parent / "template.html").is_file()
-    assert Mesh.__doc__
