@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-_TINY = 1e-5
+from torch.nn.functional import logsigmoid
 
 
 def annealed_cosine(cosine: Tensor, ratio: float) -> Tensor:
@@ -23,6 +22,9 @@ def annealed_cosine(cosine: Tensor, ratio: float) -> Tensor:
 def neus_alpha(sdf: Tensor, cosine: Tensor, delta: Tensor | float, sharpness: Tensor) -> Tensor:
     """Opacity of ray segments (Wang et al. 2021, NeuS, eq. 13), the SDF taken as linear along each segment.
 
+    Evaluated as `1 - exp(log Phi(after) - log Phi(before))`: exact far outside and deep inside the surface, where the
+    quotient of the logistic values Phi needs a small constant that fogs empty space.
+
     Args:
         sdf: (S,) at segment midpoints. cosine: (S,) in [-1, 0], see `annealed_cosine`.
         delta: segment length, unit frame. sharpness: scalar 1/s.
@@ -31,9 +33,8 @@ def neus_alpha(sdf: Tensor, cosine: Tensor, delta: Tensor | float, sharpness: Te
         (S,) in [0, 1]. Differentiable in all arguments.
     """
     half = cosine * (delta * 0.5)
-    before = torch.sigmoid((sdf - half) * sharpness)
-    after = torch.sigmoid((sdf + half) * sharpness)
-    return ((before - after + _TINY) / (before + _TINY)).clamp(0, 1)
+    change = logsigmoid((sdf + half) * sharpness) - logsigmoid((sdf - half) * sharpness)
+    return -torch.expm1(change.clamp(max=0))
 
 
 def cell_visibility(sdf: Tensor, sharpness: Tensor, step: float, reach: float, threshold: float) -> Tensor:

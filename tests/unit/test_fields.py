@@ -1,0 +1,144 @@
+"""Fields: the initial sphere, normals, harmonics, contraction, and the model's parts."""
+
+import math
+
+import pytest
+import torch
+
+from nsr.config import BackgroundConfig, EncodingConfig, ModelConfig, SdfConfig
+from nsr.fields.background import BackgroundField, contract
+from nsr.fields.model import SurfaceModel
+from nsr.fields.radiance import RadianceField, spherical_harmonics
+from nsr.fields.sdf import SdfField, fibonacci_directions
+
+ENCODING = EncodingConfig(levels=4, log2_table=10, base_resolution=8, finest_resolution=32, start_levels=2, level_steps=10)
+
+
+def field(seed=0, **sdf):
+    return SdfField(ENCODING, SdfConfig(**sdf), torch.Generator().manual_seed(seed))
+
+
+def ball(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
+    return direction * torch.rand(count, 1, generator=generator) ** (1 / 3)
+
+
+@pytest.mark.parametrize("hidden", [32, 64])
+@pytest.mark.parametrize("radius", [0.3, 0.5, 0.8])
+def test_starts_as_a_sphere(hidden, radius):
+    # The ancestors' draw of random directions misses by -0.30..+0.40 at |x| = 0.5 with 64 units.
+    start = field(hidden=hidden, sphere_radius=radius)
+    x = ball(4000)
+    x = x[x.norm(dim=1) > 0.1]  # the tip of the cone is rounded
+    with torch.no_grad():
+        sdf, _, gradient = start(x)
+    error = (sdf - (x.norm(dim=1) - radius)).abs()
+    assert error.max() < (0.05 if hidden == 32 else 0.03)
+    assert error.mean() < 0.015
+    assert ((gradient.norm(dim=1) - 1).abs().mean()) < 0.08
+    aligned = (torch.nn.functional.normalize(gradient, dim=1) * torch.nn.functional.normalize(x, dim=1)).sum(1)
+    assert aligned.min() > 0.9, "normals of the first surface point outward"
+
+
+def test_finite_differences_approach_the_closed_form():
+    exact = field(seed=3)
+    with torch.no_grad():
+        exact.table.mul_(300)  # make the encoding matter
+    x = ball(300, seed=1) * 0.9
+    numeric = field(seed=3, normals="finite_difference", difference_step=1e-3)
+    with torch.no_grad():
+        numeric.table.copy_(exact.table)
+        closed, taps = exact.double()(x.double()).gradient, numeric.double()(x.double()).gradient
+    # A tap beyond a cell's border sees another slope: most samples agree closely, all on the whole.
+    assert (closed - taps).norm(dim=1).quantile(0.9) < 1e-3
+
+
+def test_laplacian_of_the_first_sphere_is_near_two_over_radius():
+    start = field(difference_step=2.0)
+    with torch.no_grad():
+        start.table.zero_()
+        x = fibonacci_directions(400).float() * 0.6
+        sdf = start.value(x)
+        _, laplacian = start.finite_differences(x, sdf)
+    # The polyhedral network concentrates its bending in creases, so only the mean over the sphere is that of |x|: 2 / r.
+    assert laplacian.mean() == pytest.approx(2 / 0.6, rel=0.15)
+
+
+def test_taps_at_the_border_do_not_halve_the_gradient():
+    start = field(difference_step=1.0)
+    x = torch.tensor([[0.999, 0.0, 0.0]])
+    with torch.no_grad():
+        gradient, laplacian = start.finite_differences(x, start.value(x))
+    assert gradient[0, 0] == pytest.approx(1.0, abs=0.1)
+    assert laplacian.isfinite().all()
+
+
+def test_levels_open_with_the_steps():
+    f = field()
+    opened = []
+    for step in (0, 9, 10, 19, 20, 1000):
+        f.set_step(step)
+        opened.append(f.active)
+    assert opened == [2, 2, 3, 3, 4, 4]
+
+
+def test_spherical_harmonics_are_orthonormal():
+    # A Fibonacci lattice integrates low-degree polynomials over the sphere almost exactly.
+    directions = fibonacci_directions(20_000)
+    basis = spherical_harmonics(directions, 4)
+    gram = basis.T @ basis * (4 * math.pi / len(directions))
+    torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=2e-4, rtol=0)
+    assert spherical_harmonics(directions, 0).shape == (20_000, 0)
+
+
+def test_spherical_harmonics_agree_with_scipy():
+    scipy_special = pytest.importorskip("scipy.special")
+    d = fibonacci_directions(50)
+    theta, phi = torch.acos(d[:, 2]).numpy(), torch.atan2(d[:, 1], d[:, 0]).numpy()
+    ours = spherical_harmonics(d, 4)
+    for degree in range(4):
+        for order in range(degree + 1):
+            value = scipy_special.sph_harm_y(degree, order, theta, phi)
+            column = degree * degree + degree
+            if order == 0:
+                torch.testing.assert_close(ours[:, column], torch.from_numpy(value.real.copy()))
+                continue
+            # Real basis with the Condon-Shortley phase, as in the cited table.
+            torch.testing.assert_close(ours[:, column + order], torch.from_numpy(value.real * math.sqrt(2)))
+            torch.testing.assert_close(ours[:, column - order], torch.from_numpy(value.imag * math.sqrt(2)))
+
+
+def test_contraction():
+    x = torch.tensor([[0.3, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1e6, 0]])
+    torch.testing.assert_close(contract(x).norm(dim=1), torch.tensor([0.3, 1.0, 1.5, 2.0]), atol=1e-5, rtol=0)
+
+
+def test_background_is_finite_far_away_and_trainable():
+    bg = BackgroundField(BackgroundConfig(levels=4, log2_table=8), torch.Generator().manual_seed(0))
+    far = torch.tensor([[1e3, 0, 0], [0, -2.0, 0]])
+    density, colour = bg(far, torch.nn.functional.normalize(far, dim=1))
+    assert (density > 0).all()
+    assert ((colour >= 0) & (colour <= 1)).all()
+    (density.sum() + colour.sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in bg.parameters())
+
+
+def test_radiance_uses_what_it_is_told_to_use():
+    from nsr.config import RadianceConfig
+
+    generator = torch.Generator().manual_seed(0)
+    diffuse = RadianceField(RadianceConfig(view_degree=0), 4, generator)
+    x, features = torch.rand(5, 3), torch.rand(5, 4)
+    normal, view, other = (torch.nn.functional.normalize(torch.randn(5, 3), dim=1) for _ in range(3))
+    torch.testing.assert_close(diffuse(x, features, normal, view), diffuse(x, features, normal, other))
+    placed = RadianceField(RadianceConfig(position=True), 4, generator)
+    assert (placed(x, features, normal, view) - placed(x + 0.5, features, normal, view)).abs().max() > 1e-4
+    assert (placed(x, features, normal, view) - placed(x, features, normal, other)).abs().max() > 1e-4
+
+
+def test_parameter_groups_cover_everything_once():
+    model = SurfaceModel(ModelConfig(encoding=ENCODING), torch.Generator().manual_seed(0))
+    grouped = [*model.table_parameters(), *model.network_parameters(), model.log_sharpness]
+    assert sorted(map(id, grouped)) == sorted(map(id, model.parameters()))
+    assert float(model.sharpness()) == pytest.approx(20.0, rel=1e-5)
