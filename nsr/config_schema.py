@@ -28,10 +28,7 @@ def dataclass_schema(kind: type) -> dict[str, Any]:
     comments = field_comments(kind)
     properties = {}
     for item in fields(kind):
-        if item.type == _SCHEDULE:
-            schema = _schedule_schema()
-        else:
-            schema = _type_schema(hints[item.name])
+        schema = _schedule_schema() if item.type == _SCHEDULE else _type_schema(hints[item.name])
         if item.name in comments:
             schema["description"] = comments[item.name]
         if "properties" not in schema and (default := _default(item)) is not MISSING:

@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from nsr.errors import ConfigError
@@ -86,7 +87,7 @@ def source_digest(paths: Iterable[Path], cache: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports(path: Path, root: Path) -> tuple[str, ...]:
     """Names of the package's modules that a file imports. Of `from nsr.a import b`, `b` if it is a module, else `nsr.a`."""
     try:
@@ -105,7 +106,7 @@ def _imports(path: Path, root: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name.split(".")[0] == PACKAGE and _module_file(name, root) is not None))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_file(name: str, root: Path) -> Path | None:
     base = root.joinpath(*name.split("."))
     for path in (base / "__init__.py", base.with_suffix(".py")):
@@ -140,5 +141,6 @@ def _write_cache(path: Path, known: dict[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(known))
         os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)  # a read-only working directory only costs the time to hash again
+    except OSError:  # a read-only working directory only costs the time to hash again
+        with suppress(OSError):
+            partial.unlink()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -184,7 +185,7 @@ def schema_texts() -> dict[str, str]:
     return {name: head + yaml.safe_dump(schema, sort_keys=False, width=120) for name, schema in schemas.items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _files(folder: Path) -> tuple[Path, ...]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return tuple(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
@@ -192,7 +193,9 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 def _check_method(method: str) -> None:
     if not NAME.fullmatch(method) or method in RESERVED_METHODS:
-        raise ConfigError(f"config: '{method}' cannot name a method; scene and sfm are taken, and a name is letters, digits, '_-.'")
+        raise ConfigError(
+            f"config: '{method}' cannot name a method; scene and sfm are taken, and a name is letters, digits, '_-.'"
+        )
     path = method_file(method)
     if not path.is_file():
         known = sorted(other.stem for other in path.parent.glob("*.yaml"))
@@ -202,7 +205,9 @@ def _check_method(method: str) -> None:
 
     foreign = set(yaml.safe_load(path.read_text()) or {}) - set(METHOD_SECTIONS)
     if foreign:
-        raise ConfigError(f"{path}: '{min(foreign)}' belongs to the scene; set it in config.yaml under settings, or in the manifest")
+        raise ConfigError(
+            f"{path}: '{min(foreign)}' belongs to the scene; set it in config.yaml under settings, or in the manifest"
+        )
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -224,7 +229,7 @@ def _check_region(region: str, where: str) -> None:
         numbers = [float(part) for part in region.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 4 or not numbers[3] > 0:
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)) or numbers[3] <= 0:
         raise ConfigError(f"{where}: region '{region}' is neither one of {', '.join(_REGIONS)} nor 'x,y,z,radius'")
 
 

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.source_tree import PACKAGE, ROOT, SCRIPTS, STAGES, Function, functions, public_definitions, tracked_files, tree_of, where
+from tests.source_tree import (
+    PACKAGE,
+    ROOT,
+    SCRIPTS,
+    STAGES,
+    Function,
+    functions,
+    public_definitions,
+    tracked_files,
+    tree_of,
+    where,
+)
 
 FILE_LINES, KERNEL_LINES, SCRIPT_LINES = 350, 450, 40
 FUNCTION_LINES, LONG_FUNCTION_LINES, LONG_FUNCTION_SHARE = 80, 50, 0.03
@@ -102,7 +113,9 @@ def test_forbidden_constructs() -> None:
     assert not [path for path in SOURCES if path.stem in ("utils", "misc", "helpers", "common")]
 
 
-@pytest.mark.parametrize("pattern", [r"TO" + "DO|FIX" + "ME|X" + "XX", r"/wo" + r"rk/|/ro" + r"ot\b|/ho" + r"me/\w|/opt/wh|/tm" + r"p/\w"])
+@pytest.mark.parametrize(
+    "pattern", [r"TO" + "DO|FIX" + "ME|X" + "XX", r"/wo" + r"rk/|/ro" + r"ot\b|/ho" + r"me/\w|/opt/wh|/tm" + r"p/\w"]
+)
 def test_no_leftovers_and_machine_paths(pattern: str) -> None:
     found = []
     for path in tracked_files():

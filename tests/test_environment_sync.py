@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from typing import Any
 
@@ -10,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tests.source_tree import ROOT
+from tests.source_tree import PACKAGE, ROOT, SCRIPTS, imports
 
 
 def project() -> dict[str, Any]:
@@ -61,3 +62,12 @@ def test_torch_range_admits_a_local_build_and_not_the_next_version() -> None:
     assert "2.13.0+cpu" in torch.specifier
     assert "2.14.0" not in torch.specifier
     assert "2.3.1" not in torch.specifier
+
+
+def test_every_imported_package_is_declared() -> None:
+    """What nsr/ and scripts/ import from outside is a dependency, an extra, or part of Python."""
+    modules = {"yaml": "pyyaml", "mcubes": "pymcubes", "PIL": "pillow", "skimage": "scikit-image", "open3d": "open3d-cpu"}
+    declared = set(by_name(project()["dependencies"] + project()["optional-dependencies"]["gpu"]))
+    used = {target.split(".")[0] for path in (*PACKAGE, *SCRIPTS) for _, target in imports(path)}
+    outside = used - set(sys.stdlib_module_names) - {"nsr", "__future__"}
+    assert {canonicalize_name(modules.get(name, name)) for name in outside} <= declared | {"triton", "tinycudann"}

@@ -115,7 +115,9 @@ def test_help_answers_at_once(stage: str) -> None:
     done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--settings" in done.stdout
-    loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")}
+    loaded = {
+        line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")
+    }
     assert "argparse" in loaded
     assert not loaded & HEAVY
     # Generous, because the machine that tests may be busy; what matters is that nothing heavy is loaded.

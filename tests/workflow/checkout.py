@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).resolve().parent / "stub"
 COPIED = ("Snakefile", "rules", "scripts", "nsr", "config")
 HEADER = "dataset\tscene\tsource\tformat\tmasks\tground_truth\tgt_cameras\toverrides\n"
-ROWS = "main\tphotographed\tdata/p/image\tphotos\tdata/p/mask\tdata/p/truth.ply\tdata/p/cameras.npz\t\nmain\tposed\tdata/q\tneus\n"
+ROWS = (
+    "main\tphotographed\tdata/p/image\tphotos\tdata/p/mask\tdata/p/truth.ply\tdata/p/cameras.npz\t\nmain\tposed\tdata/q\tneus\n"
+)
 
 
 @dataclass(frozen=True)

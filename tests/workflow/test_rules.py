@@ -1,0 +1,164 @@
+"""The rules as they are written, and what they make of a list of scenes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkout import HEADER, ROOT, ROWS, Checkout
+
+RULES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]}
+STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "render", "evaluate_mesh", "evaluate_views", "report"}
+DIRECTIVES = ("input", "output", "log", "benchmark", "threads", "resources", "params", "shell")
+
+
+def blocks() -> dict[str, str]:
+    """The text of each rule."""
+    parts = [part for text in RULES.values() for part in re.split(r"^(?=\S)", text, flags=re.MULTILINE)]
+    return {head[1]: part for part in parts if (head := re.match(r"rule (\w+):", part))}
+
+
+def test_rules_are_the_stages() -> None:
+    assert set(blocks()) == STAGES | {"all"}
+
+
+@pytest.mark.parametrize("rule", sorted(STAGES))
+def test_rule_is_complete(rule: str) -> None:
+    block = blocks()[rule]
+    assert re.match(r'rule \w+:\n    """[A-Z].*\."""\n', block), "no docstring"
+    for directive in DIRECTIVES:
+        assert re.search(rf"^    {directive}:", block, re.MULTILINE), f"no {directive}"
+    for resource in ("mem_mb", "runtime"):
+        assert f"{resource}=" in block
+    assert f'code=code_digest("{rule}")' in block
+    assert f"scripts/{rule}.py " in block
+    assert "--threads {threads} --log {log:q}" in block
+
+
+@pytest.mark.parametrize("rule", ["train", "mesh", "tsdf", "render"])
+def test_gpu_rules_ask_for_one_and_take_the_device_as_resource(rule: str) -> None:
+    block = blocks()[rule]
+    assert "gpu=gpus" in block
+    assert "--device {resources.device}" in block
+
+
+def test_functions_are_in_common_only() -> None:
+    for name, text in RULES.items():
+        assert (name == "common.smk") == bool(re.search(r"^\s*def ", text, re.MULTILINE)), name
+        assert "lambda" not in text, name
+        assert not re.search(r"^\s+(run|script):", text, re.MULTILINE), name
+    assert not re.search(r"^rule ", RULES["common.smk"], re.MULTILINE)
+
+
+def test_options_in_rules_exist() -> None:
+    """Every option a rule passes is one its program has, and every required one is passed."""
+    for rule in STAGES:
+        text = subprocess.run(
+            [sys.executable, f"scripts/{rule}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        passed = set(re.findall(r"(--[a-z-]+) ", blocks()[rule]))
+        passed |= {"--ground-truth", "--gt-cameras"} if rule == "evaluate_mesh" else set()
+        known = set(re.findall(r"(--[a-z-]+)", text))
+        assert passed <= known, f"{rule}: {passed - known}"
+
+
+def test_checkpoint_is_no_output() -> None:
+    assert "checkpoint" not in blocks()["train"].split("output:")[1]
+
+
+def test_snakefmt_agrees() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "rules"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_jobs_of_a_list(fresh: Checkout) -> None:
+    (fresh.root / "config/scenes.tsv").write_text(HEADER + ROWS.rstrip() + "\t\t\t\tprepare.holdout_every=0\n")
+    (fresh.root / "config/methods/second.yaml").write_text("train:\n  split: all\n")
+    found = set(fresh.reruns("--config", "methods=[nsr,second]"))
+    scenes = {("sfm", "photographed"), ("prepare", "photographed"), ("prepare", "posed"), ("report", "")}
+    both = {(rule, scene) for rule in ("train", "mesh", "tsdf") for scene in ("photographed", "posed")}
+    measured = {("evaluate_mesh:mesh", "photographed"), ("evaluate_mesh:tsdf", "photographed")}
+    views = {("render", "photographed"), ("evaluate_views", "photographed")}
+    assert found == scenes | both | measured | views
+
+
+def test_commands_of_a_whole_run(finished: Checkout) -> None:
+    """What the stages were called with, as the stand-ins wrote it down."""
+    import json
+
+    def call(name: str) -> list[str]:
+        return json.loads((finished.root / "results/main" / name).read_text())["arguments"]
+
+    def value(arguments: list[str], option: str) -> str:
+        return arguments[arguments.index(option) + 1]
+
+    prepare = call("photographed/scene/scene.json")
+    assert value(prepare, "--model") == "results/main/photographed/sfm"
+    assert value(prepare, "--masks") == "data/p/mask"
+    assert value(prepare, "--name") == "main/photographed"
+    assert set(json.loads(value(prepare, "--settings"))) == {"prepare"}
+    posed = call("posed/scene/scene.json")
+    assert "--model" not in posed
+    assert "--masks" not in posed
+    train = call("posed/nsr/train.json")
+    assert value(train, "--device") == "auto"
+    assert set(json.loads(value(train, "--settings"))) == {"model", "train"}
+    tsdf = json.loads(value(call("posed/nsr/tsdf.json"), "--settings"))
+    assert "resolution" not in tsdf["mesh"]
+    evaluate = call("photographed/nsr/evaluate/tsdf.json")
+    assert value(evaluate, "--mesh") == "results/main/photographed/nsr/tsdf.ply"
+    assert value(evaluate, "--ground-truth") == "data/p/truth.ply"
+    assert value(evaluate, "--gt-cameras") == "data/p/cameras.npz"
+    runs = json.loads((finished.root / "results/runs.json").read_text())
+    assert [run["folder"] for run in runs] == ["results/main/photographed/nsr", "results/main/posed/nsr"]
+
+
+def test_all_settings_reach_some_stage() -> None:
+    """No section of the settings is forgotten by the rules."""
+    from nsr.config import Config
+
+    named = set(re.findall(r'"(\w+)[".]', " ".join(re.findall(r"settings_of\((.*?)\)", " ".join(RULES.values())))))
+    assert named == set(vars(Config()))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("config/config.yaml", "device:", "devise:", ("unknown key 'devise'", "'device'")),
+        ("config/config.yaml", "settings: {}", "settings: {mesh: {resolutoin: 9}}", ("resolutoin", "'resolution'")),
+        ("config/scenes.tsv", "\tneus", "\tnues", ("line 3", "'nues'", "'neus'")),
+    ],
+)
+def test_mistakes_are_said_before_anything_runs(fresh: Checkout, name: str, old: str, new: str, words: tuple[str, ...]) -> None:
+    path = fresh.root / name
+    path.write_text(path.read_text().replace(old, new))
+    output = fresh.snakemake("-n", check=False)
+    assert any(all(word in line for word in words) for line in output.splitlines()), output
+    assert "Traceback" not in output
+    assert not (fresh.root / "results").exists()
+
+
+def test_demo_and_short_demo_select_the_examples(tmp_path: Path) -> None:
+    """Both demos plan the whole workflow over the two shipped scenes, and write nowhere else than under build/."""
+    for files, place in ((["demo"], "build/demo"), (["demo", "demo-short"], "build/demo-short")):
+        configs = [f"config/{name}.yaml" for name in files]
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", "-n", "--nolock", "--cores", "2", "--forceall", "--configfile", *configs],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        text = done.stdout + done.stderr
+        assert done.returncode == 0, text
+        assert len(re.findall(r"^rule sfm:", text, re.MULTILINE)) == 1
+        assert len(re.findall(r"^rule evaluate_mesh:", text, re.MULTILINE)) == 4
+        outputs = re.findall(r"^    (?:output|log|benchmark): (.*)", text, re.MULTILINE)
+        assert len(outputs) > 30
+        assert all(part.startswith(f"{place}/") for line in outputs for part in line.split(", "))
