@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ def hull_ball(views: Sequence[View], masks: Sequence[NDArray[np.uint8]]) -> tupl
         )
     low, high = _start_box(shapes)
     for _ in range(4):
-        cell, cells = _carve_box(shapes, low, high, _COARSE, int(_COARSE_MISSES * len(shapes)))
+        cell, cells = _carve_box(shapes, low, high, count=_COARSE, misses=int(_COARSE_MISSES * len(shapes)), hollow=False)
         if not len(cells):
             raise DataError(_DISAGREE)
         touches = ((cells.min(axis=0) < low + cell) | (cells.max(axis=0) > high - cell)).any()
@@ -67,7 +68,7 @@ def hull_ball(views: Sequence[View], masks: Sequence[NDArray[np.uint8]]) -> tupl
         raise DataError("most masks contradict each other; check the poses and that masks belong to their photos")
     pad = 2 * cell
     low, high = cells.min(axis=0) - pad, cells.max(axis=0) + pad
-    _, cells = _carve_box(good, low, high, _FINE, int(_FINE_MISSES * len(good)))
+    _, cells = _carve_box(good, low, high, count=_FINE, misses=int(_FINE_MISSES * len(good)), hollow=True)
     if not len(cells):
         raise DataError(_DISAGREE)
     centre, radius = enclosing_ball(cells)
@@ -79,12 +80,10 @@ def enclosing_ball(points: Array) -> tuple[Array, float]:
     """Smallest ball around points (P, 3), to about 0.1 % of its radius (Badoiu and Clarkson 2003); centre (3,), radius."""
     from scipy.spatial import ConvexHull, QhullError
 
-    try:
+    with suppress(QhullError, ValueError):  # flat or few points: no hull to shorten the list with
         points = points[ConvexHull(points).vertices]
-    except (QhullError, ValueError):
-        pass  # flat or few points: no hull to shorten the list with
     centre = points.mean(axis=0)
-    for step in range(1, 2000):
+    for step in range(1, 1000):
         far = points[np.argmax(((points - centre) ** 2).sum(axis=1))]
         centre = centre + (far - centre) / (step + 1)
     return centre, float(np.linalg.norm(points - centre, axis=1).max())
@@ -124,31 +123,43 @@ def _start_box(shapes: Sequence[_Silhouette]) -> tuple[Array, Array]:
     return centre - half, centre + half
 
 
-def _carve_box(shapes: Sequence[_Silhouette], low: Array, high: Array, count: int, misses: int) -> tuple[float, Array]:
+def _carve_box(
+    shapes: Sequence[_Silhouette], low: Array, high: Array, *, count: int, misses: int, hollow: bool
+) -> tuple[float, Array]:
     """Cell size and centres (P, 3) of the cells of a box that at most `misses` silhouettes call background.
 
     `count` cells lie along the longest side. Cells are carved at a quarter of that resolution first, generously, and
-    only what is left is divided again.
+    only what is left is divided again; if `hollow`, of that only its skin, which is all that a ball around it touches.
     """
     from scipy import ndimage
 
     size = float((high - low).max()) * _STEPS / count
     shape = np.maximum(np.ceil((high - low) / size - 1e-9), 1).astype(np.int64)
-    index = np.indices(shape).reshape(3, -1).T
+    index = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
     while True:
         last = size * count <= float((high - low).max()) * 1.001
-        widen = 0.5 if last else 0.5 * np.sqrt(3)
+        # Half a diagonal keeps every cell that touches the object, and thin parts joined; the result is cut closer.
+        widen = 0.5 if last and hollow else 0.5 * np.sqrt(3)
         index = index[_survivors(shapes, low + (index + 0.5) * size, size * widen, misses)]
         if last or not len(index):
             break
+        if hollow:
+            full = _grid(index, shape)
+            index = np.argwhere(full & ~ndimage.binary_erosion(full, np.ones((3, 3, 3)), border_value=1))
         index = (2 * index[:, None] + np.indices((2, 2, 2)).reshape(3, -1).T).reshape(-1, 3)
         shape, size = 2 * shape, size / 2
+    # Thin parts come out in beads where masks are coarse: cells up to four apart count as joined.
+    full = ndimage.binary_dilation(_grid(index, shape), np.ones((3, 3, 3)), iterations=2)
+    component = ndimage.label(full, np.ones((3, 3, 3)))[0][tuple(index.T)]
+    counts = np.bincount(component)
+    return size, low + (index[counts[component] >= _MIN_COMPONENT * len(index)] + 0.5) * size
+
+
+def _grid(index: NDArray[np.int64], shape: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Boolean grid of a shape (3,) that is true at cells (P, 3)."""
     full = np.zeros(shape, bool)
     full[tuple(index.T)] = True
-    labels, number = ndimage.label(full, np.ones((3, 3, 3)))
-    sizes = np.bincount(labels.ravel(), minlength=number + 1)
-    large = sizes >= _MIN_COMPONENT * sizes[1:].sum()
-    return size, low + (index[large[labels[tuple(index.T)]]] + 0.5) * size
+    return full
 
 
 def _survivors(shapes: Sequence[_Silhouette], points: Array, widen: float, misses: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from nsr.errors import DataError
 
 # A source position may lie this far (px) outside the photo and still take the border's colour.
 _BORDER = 0.5
+_MIN_AREA = 0.1  # of the photo's pixels: less left over means parameters that no lens has
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,20 @@ def _undistorted(width: int, height: int, model: str, params: tuple[float, ...])
     pixels = np.stack([columns, rows, np.ones_like(columns)], axis=-1).reshape(-1, 3)
     found = np.asarray(camera.img_from_cam(pixels @ np.linalg.inv(K).T)).reshape(target.height, target.width, 2)
     with np.errstate(invalid="ignore"):
-        valid = ((found >= -_BORDER) & (found <= np.array([width, height]) + _BORDER)).all(axis=-1)
-    return _cropped(K, found, valid, f"camera model {model}")
+        valid = np.asarray(((found >= -_BORDER) & (found <= np.array([width, height]) + _BORDER)).all(axis=-1) & _unfolded(found))
+    return _cropped(K, found, valid, width * height, f"camera model {model}")
 
 
-def _cropped(K: Array, found: Array, valid: NDArray[np.bool_], name: str) -> Pinhole:
-    """Cut border rows and columns until every pixel is valid, the worst first."""
+def _unfolded(found: Array) -> NDArray[np.bool_]:
+    """Where a map (H, W, 2) keeps its orientation: beyond the reach of its polynomial a lens model folds back."""
+    if min(found.shape[:2]) < 2:
+        return np.zeros(found.shape[:2], bool)
+    down, right = np.gradient(found, axis=0), np.gradient(found, axis=1)
+    return np.asarray(right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0] > 0)
+
+
+def _cropped(K: Array, found: Array, valid: NDArray[np.bool_], area: int, name: str) -> Pinhole:
+    """Cut border rows and columns until every pixel is valid, the worst first; `area` is the photo's, in pixels."""
     top, bottom, left, right = 0, valid.shape[0], 0, valid.shape[1]
     while bottom - top > 1 and right - left > 1:
         window = valid[top:bottom, left:right]
@@ -139,7 +148,7 @@ def _cropped(K: Array, found: Array, valid: NDArray[np.bool_], name: str) -> Pin
         top, bottom = top + (worst == 0), bottom - (worst == 1)
         left, right = left + (worst == 2), right - (worst == 3)
     window = valid[top:bottom, left:right]
-    if window.size * 4 < valid.size or window.mean() < 0.5:
+    if window.size * 4 < valid.size or window.size < _MIN_AREA * area or not window.all():
         raise DataError(f"{name}: its distortion leaves no usable image; calibrate again or choose a simpler model")
     K = K.copy()
     K[:2, 2] -= [left, top]
