@@ -1,8 +1,7 @@
 """Turn photographs with known cameras into one prepared scene, the form that every later stage reads.
 
 Reads a COLMAP model, a NeuS/IDR/DTU folder, Blender or nerfstudio transforms, or photos with the model that sfm.py made
-of them. Undistorts the photos, brings masks to one form, marks held-out views, finds the region of interest and writes
-scene.json with images/, masks/ and points.npz. The folder appears whole or not at all.
+of them. Undistorts, brings masks to one form, marks held-out views, finds the region of interest. Whole or not at all.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from nsr.errors import ConfigError, DataError
 from nsr.scene.images import load_view_images, load_view_masks
 from nsr.scene.prepare import prepare, read_source
 from nsr.scene.scene import load_scene
+from tests.unit import dataset_writers as writers
 from tests.unit.scene_builders import HEIGHT, WIDTH, around, edited, make_view, write_source
 
 CENTRE, RADIUS = np.array([0.5, -1.0, 2.0]), 1.0
@@ -292,3 +293,18 @@ def test_program_builds_a_scene_and_fails_in_one_line(raw, tmp_path):
     assert failed.returncode == 2
     assert failed.stderr.count("\n") == 1 and "v02.jpg" in failed.stderr and "Traceback" not in failed.stderr
     assert not (tmp_path / "never").exists() and not (tmp_path / "never.partial").exists()
+
+
+def test_photos_with_a_distorted_model_from_structure_from_motion(tmp_path):
+    true = writers.make_views(6)
+    root = writers.write_colmap_text(tmp_path / "sfm", true, model="OPENCV")
+    raw = read_source("photos", root / "images", masks=root / "masks", model=root)
+    scene = build(raw, tmp_path, region="cameras")
+    assert scene.points is not None
+    for view, expected in zip(scene.views, true, strict=True):
+        np.testing.assert_allclose(view.w2c, expected.w2c, atol=1e-9)
+        assert (view.K[0, 0], view.K[1, 1]) == pytest.approx((expected.K[0, 0], expected.K[1, 1]))
+        assert view.image.suffix == ".png"
+    assert all(
+        image.shape[:2] == (v.height, v.width) for image, v in zip(load_view_images(scene.views), scene.views, strict=True)
+    )
