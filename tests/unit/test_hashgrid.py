@@ -81,7 +81,11 @@ def test_layout_of_the_usual_grid_has_the_published_size():
 
 def test_no_samples():
     spec = SPECS[0]
-    assert hash_encode(torch.zeros(0, 3), torch.zeros(spec.entries, 2), spec).shape == (0, 8)
+    table = torch.zeros(spec.entries, 2, requires_grad=True)
+    encoded = hash_encode(torch.zeros(0, 3), table, spec)
+    assert encoded.shape == (0, 8)
+    encoded.sum().backward()
+    assert (table.grad == 0).all()
 
 
 def test_wrong_shapes_and_unknown_back_end_are_named():

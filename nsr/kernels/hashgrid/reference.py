@@ -157,6 +157,8 @@ class _GatherPlanes(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
         out = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
+        if not index.numel():
+            return out, None
         rows = grad.reshape(ctx.shape[1], -1).T.contiguous()
         if ctx.shape[1] == 2 and not grad.is_cuda:
             torch.view_as_complex(out).index_add_(0, index.reshape(-1), torch.view_as_complex(rows))
