@@ -11,8 +11,7 @@ from nsr.conventions import Array
 
 Distances = NDArray[np.float64]
 
-_NEAR = 2.0  # percent of the object radius; nearer predictions are measured against the dense ground truth
-_SAME = 1.0  # percent; a ground-truth point this near is "next to" a point
+REACH = 1.0  # percent of the object radius; a ground-truth sample this near is "next to" a point
 
 
 def nearest(points: Array, targets: Array, *, limit: float = np.inf, threads: int = 1) -> Distances:
@@ -26,7 +25,7 @@ def nearest(points: Array, targets: Array, *, limit: float = np.inf, threads: in
 
 
 def to_seen_surface(
-    points: Array, seen: Array, everything: Array, dense: Array, *, percent: float, threads: int = 1
+    points: Array, seen: Array, everything: Array, dense: Array, *, percent: float, reach: float = REACH, threads: int = 1
 ) -> Distances:
     """Distance (P,), in percent of the object radius, from predicted points to the part of the ground truth that is seen.
 
@@ -35,17 +34,18 @@ def to_seen_surface(
 
     Args:
         points: (P, 3) predictions. seen: (G, 3) seen ground truth. everything: (A, 3) the whole ground truth, seen or not.
-        dense: (D, 3) denser sample of the whole ground truth. percent: length of one percent of the object radius.
+        dense: (D, 3) denser sample of the whole ground truth. percent: length of one percent of the object radius. reach: percent; samples this near are next to a
+            point, twice as near the dense sample decides. Must not be less than the samples' spacing.
     """
     from scipy.spatial import cKDTree
 
     tree = cKDTree(seen, balanced_tree=False)
     distance = np.asarray(tree.query(points, workers=threads)[0]) / percent
-    near = distance < _NEAR
-    dense = dense[np.isfinite(tree.query(dense, distance_upper_bound=_SAME * percent, workers=threads)[0])]
+    near = distance < 2.0 * reach
+    dense = dense[np.isfinite(tree.query(dense, distance_upper_bound=reach * percent, workers=threads)[0])]
     distance[near] = nearest(points[near], dense, threads=threads) / percent
     far = np.flatnonzero(~near)
-    hidden = np.isfinite(nearest(points[far], everything, limit=_SAME * percent, threads=threads))
+    hidden = np.isfinite(nearest(points[far], everything, limit=reach * percent, threads=threads))
     distance[far[hidden]] = np.nan
     return distance
 

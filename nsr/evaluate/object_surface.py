@@ -9,6 +9,9 @@ both          higher than `floor` over the lowest ground-truth vertex along `up`
               that the ground truth leaves out
 distances     to the nearest sample, the prediction's to a ten times denser one; those of `max_distance` and more are
               dropped from the means (not from the F-scores); predictions next to unseen ground truth do not count
+
+A perfect mesh does not get 0 but half the mean spacing of the samples: on a sphere 0.10 (accuracy) and 0.14 (completeness)
+with 300,000 samples, 0.18 and 0.25 with 100,000. Numbers of different `samples` are not to be compared at that level.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from nsr.config import EvaluateConfig
 from nsr.conventions import Array
 from nsr.errors import EvaluationError
-from nsr.evaluate.chamfer import chamfer_metrics, nearest, to_seen_surface
+from nsr.evaluate.chamfer import REACH, chamfer_metrics, nearest, to_seen_surface
 from nsr.evaluate.surface import object_radius, sample_surface
 from nsr.evaluate.visibility import above_floor, in_silhouettes, seen_by, unit_direction
 from nsr.mesh.surface import Mesh
@@ -68,7 +71,9 @@ def evaluate_surface(
     truth_points, everything = _truth_points(truth, cameras, config, percent, threads)
     predicted, counts = _predicted_points(prediction, truth, cameras, config, percent, threads)
     dense = sample_surface(truth, DENSE_FACTOR * config.samples, config.seed + 1)
-    to_truth = to_seen_surface(predicted, truth_points, everything, dense, percent=percent, threads=threads)
+    # With few samples 1 % is less than their spacing, and seen surface would be taken for unseen between them.
+    reach = max(REACH, float(np.sqrt(truth.face_areas().sum() / config.samples)) / percent)
+    to_truth = to_seen_surface(predicted, truth_points, everything, dense, percent=percent, reach=reach, threads=threads)
     to_prediction = nearest(truth_points, predicted, threads=threads) / percent
     metrics = chamfer_metrics(to_truth, to_prediction, limit=config.max_distance, thresholds=config.thresholds)
     metrics |= {f"{name}_world": metrics[name] * percent for name in ("chamfer", "accuracy", "completeness")}
