@@ -180,6 +180,16 @@ def test_neus_region_unit_skew_and_world_frame(tmp_path):
     assert [view.mask.name for view in scene.views] == [f"{i:03d}.png" for i in range(5)]
 
 
+def test_millimetres_are_claimed_for_dtu_scans_only(tmp_path):
+    big = [
+        writers.TrueView(v.name, v.K, v.w2c, np.zeros((1200, 1600), np.uint8), np.zeros((1200, 1600), np.uint8))
+        for v in writers.make_views(2)
+    ]
+    assert READERS["neus"](writers.write_neus(tmp_path / "scan24", big), None).unit == "mm"
+    assert READERS["neus"](writers.write_neus(tmp_path / "statue", big), None).unit == "unknown"
+    assert READERS["neus"](writers.write_neus(tmp_path / "scan7", writers.make_views(2)), None).unit == "unknown"
+
+
 def test_projection_decomposition_is_exact_whatever_sign_and_scale():
     view = writers.make_views()[3]
     for factor in (1.0, -1.0, 250.0, -0.003):
