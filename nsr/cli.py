@@ -43,19 +43,39 @@ def threads(args: argparse.Namespace) -> int:
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
     """Parse, run `main(args)`, and return the exit code; an `NsrError` becomes one line on stderr (and in the log)."""
     args = parser.parse_args(argv)
-    with log_to(args.log):
-        try:
-            main(args)
-        except NsrError as error:
-            get_logger().error("%s", " ".join(str(error).split()))
-            return error.exit_code
-        except KeyboardInterrupt:
-            get_logger().error("interrupted")
-            return 130
-        except Exception:
-            get_logger().exception("unexpected error; please report it")
-            return 1
+    try:
+        with log_to(args.log):
+            return _guarded(main, args)
+    except OSError as error:
+        with log_to(None):
+            get_logger().error("--log: %s", _describe(error))
+        return NsrError.exit_code
+
+
+def _guarded(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run `main(args)`; the exit code."""
+    try:
+        main(args)
+    except NsrError as error:
+        get_logger().error("%s", " ".join(str(error).split()))
+        return error.exit_code
+    except OSError as error:
+        # The machine's answer about a file, not a defect: no permission, disk full, a folder in a file's place.
+        get_logger().error("%s", _describe(error))
+        return NsrError.exit_code
+    except KeyboardInterrupt:
+        get_logger().error("interrupted")
+        return 130
+    except Exception:
+        get_logger().exception("unexpected error; please report it")
+        return 1
     return 0
+
+
+def _describe(error: OSError) -> str:
+    """One line with file, reason and remedy."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; check the path, its permissions and the disk space".replace("\n", " ")
 
 
 def main_exit(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:

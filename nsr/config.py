@@ -9,14 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from nsr.errors import ConfigError
 
+# What stages divide by or count with.
+_POSITIVE = (
+    "sfm.max_features",
+    "sfm.max_image_size",
+    "prepare.region_margin",
+    "model.encoding.levels",
+    "model.encoding.features",
+    "model.encoding.base_resolution",
+    "model.encoding.finest_resolution",
+    "model.encoding.log2_table",
+    "model.sdf.hidden",
+    "model.radiance.hidden",
+    "train.steps",
+    "train.samples",
+    "train.start_rays",
+    "train.max_rays",
+    "train.march.steps",
+    "train.march.grid_resolution",
+    "train.march.grid_every",
+    "train.march.ray_chunk",
+    "train.watchdog.every",
+    "train.checkpoint_every",
+    "train.log_every",
+    "mesh.resolution",
+    "tsdf.voxel",
+    "tsdf.truncation",
+    "tsdf.downscale",
+    "render.downscale",
+    "evaluate.samples",
+    "evaluate.max_distance",
+)
 Schedule = Any  # float | list[[step, value]]; OmegaConf has no union of a number and a list of lists
 
 
@@ -247,14 +280,20 @@ def resolve(layers: Iterable[Mapping[str, Any] | Path], overrides: Iterable[str]
     try:
         for layer in layers:
             where = str(layer) if isinstance(layer, Path) else "settings"
-            merged = OmegaConf.merge(merged, OmegaConf.load(layer) if isinstance(layer, Path) else OmegaConf.create(dict(layer)))
+            read = OmegaConf.load(layer) if isinstance(layer, Path) else OmegaConf.create(dict(layer))
+            merged = OmegaConf.merge(merged, read)
         where = "overrides"
         merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]} (key {error.full_key or '?'})") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{where}: cannot be read ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, TypeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{where}: not a mapping of settings ({reason}); write key: value in YAML, key=value as override"
+        ) from error
     assert isinstance(config, Config)
     _check(config)
     return config
@@ -283,17 +322,9 @@ def schedule_value(schedule: Schedule, step: int) -> float:
 def _check(config: Config) -> None:
     for name in (f.name for f in fields(LossConfig)):
         _check_schedule(f"train.loss.{name}", getattr(config.train.loss, name))
-    positive = {
-        "train.steps": config.train.steps,
-        "train.samples": config.train.samples,
-        "train.march.steps": config.train.march.steps,
-        "mesh.resolution": config.mesh.resolution,
-        "model.encoding.levels": config.model.encoding.levels,
-        "tsdf.voxel": config.tsdf.voxel,
-        "evaluate.samples": config.evaluate.samples,
-    }
-    for key, value in positive.items():
-        if value <= 0:
+    for key in _POSITIVE:
+        value = reduce(getattr, key.split("."), config)
+        if not value > 0:  # NaN is not
             raise ConfigError(f"{key}: {value} must be greater than 0")
 
 

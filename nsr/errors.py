@@ -16,7 +16,7 @@ class ConfigError(NsrError):
 
 
 class DataError(NsrError):
-    """An input file is missing, unreadable, inconsistent or out of range."""
+    """An input file is missing, unreadable, inconsistent or out of range, or an output cannot be written."""
 
 
 class SfmError(NsrError):

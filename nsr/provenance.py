@@ -7,12 +7,15 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from nsr import __version__
+from nsr.errors import DataError
 
 _PACKAGES = ("torch", "numpy", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "omegaconf")
 
@@ -52,9 +55,57 @@ def manifest(**facts: Any) -> dict[str, Any]:
     return {"versions": versions(), "machine": machine, "date": date, **facts}
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` (its folder is made) to write to; it becomes `path` only if the block ends well.
+
+    Raises:
+        DataError: the file cannot be written; an older one is untouched and nothing partial is left.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=1))
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); check the folder and the disk space") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically: readers see the old file or the whole new one.
+
+    Raises:
+        DataError: as `whole_file`.
+    """
+    text = json.dumps(data, indent=1)
+    with whole_file(path) as partial:
+        partial.write_text(text)
+
+
+def check_replaceable(folder: Path, own: Iterable[str], inputs: Iterable[Path] = ()) -> None:
+    """Refuse to replace a folder that holds something else than an earlier result.
+
+    Args:
+        folder: output folder, which need not exist. own: name patterns of what a result holds. inputs: files or
+            folders that the result is made from, which must not lie in it.
+
+    Raises:
+        DataError: it is a file, holds other names (hidden ones do not count), or holds an input.
+    """
+    remedy = "remove it or choose another --out"
+    if folder.is_file():
+        raise DataError(f"{folder}: is a file where a folder is to be made; {remedy}")
+    if not folder.is_dir():
+        return
+    patterns = tuple(own)
+    for name in sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):
+        if not any(fnmatch(name, pattern) for pattern in patterns):
+            raise DataError(f"{folder}: exists and holds '{name}', which is not of this stage; {remedy}")
+    place = folder.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(place):
+            raise DataError(f"{folder}: holds the input {path} and would be replaced; choose another --out")

@@ -22,7 +22,7 @@ from nsr.data.photos import Photo, check_pixels, one_size, read_photos
 from nsr.data.sfm_health import SfmHealth, gate_checks, measure_health
 from nsr.errors import DataError, SfmError
 from nsr.log import get_logger
-from nsr.provenance import manifest, write_json
+from nsr.provenance import check_replaceable, manifest, write_json
 
 if TYPE_CHECKING:
     import pycolmap
@@ -53,6 +53,7 @@ def run_sfm(photos: Path, out: Path, config: SfmConfig, *, threads: int = 1, see
         DataError: photos that cannot be used. SfmError: no model, or one that fails the gate; says what to change.
     """
     found = read_photos(photos)
+    check_replaceable(out, ("sparse", HEALTH_FILE), [photos])
     notes = _check_cameras(found, config, photos)
     check_pixels(found)
     work = out.with_name(out.name + ".partial")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -136,6 +137,8 @@ def read_neus_centres(path: Path) -> Array:
             matrices = np.stack([arrays[f"world_mat_{k}"][:3].astype(np.float64) for k in range(count)])
         return -np.linalg.solve(matrices[:, :, :3], matrices[:, :, 3:])[:, :, 0]
     except FileNotFoundError as error:
-        raise EvaluationError(f"{path}: no such file of known cameras") from error
-    except (OSError, ValueError, KeyError, AttributeError, np.linalg.LinAlgError) as error:
-        raise EvaluationError(f"{path}: not a NeuS camera file with world_mat_0, world_mat_1, ... ({error})") from error
+        raise EvaluationError(f"{path}: no such file of known cameras; check the path") from error
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile, np.linalg.LinAlgError) as error:
+        raise EvaluationError(
+            f"{path}: not a NeuS camera file with world_mat_0, world_mat_1, ... ({error}); give cameras_sphere.npz or a scene"
+        ) from error

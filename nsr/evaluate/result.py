@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nsr.provenance import manifest, write_json
+from nsr.errors import DataError
+from nsr.provenance import manifest, whole_file, write_json
 
 NO_ALIGNMENT = {"kind": "none", "scale": 1.0, "rms": 0.0}
+
+
+def check_result_name(out: Path) -> None:
+    """Raise DataError if a result's file is not called `.json`: its arrays lie beside it under the same name."""
+    if out.suffix != ".json" or out.is_dir():
+        raise DataError(f"{out}: the result is written as JSON; give --out a file name that ends in .json")
 
 
 def build_result(
@@ -25,11 +31,8 @@ def build_result(
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a compressed `.npz` atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as handle:
+    with whole_file(path) as partial, partial.open("wb") as handle:
         np.savez_compressed(handle, **dict[str, Any](arrays))
-    os.replace(partial, path)
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from nsr.config import Config, section
 from nsr.conventions import Similarity
 from nsr.evaluate.align import Alignment, align_to_cameras
 from nsr.evaluate.object_surface import PROTOCOL, VERSION, evaluate_surface
-from nsr.evaluate.result import NO_ALIGNMENT, build_result, write_arrays, write_result
+from nsr.evaluate.result import NO_ALIGNMENT, build_result, check_result_name, write_arrays, write_result
 from nsr.log import get_logger
 from nsr.mesh.clean import mesh_facts
 from nsr.mesh.io import read_mesh, write_ply
@@ -51,6 +51,7 @@ def evaluate_mesh_stage(job: MeshEvaluation, config: Config, threads: int = 1) -
         DataError: an unreadable file. EvaluationError: cameras that do not fit, or nothing to compare.
     """
     start = time.perf_counter()
+    check_result_name(job.out)
     prediction, scene = read_mesh(job.mesh), load_scene(job.scene)
     alignment = align_to_cameras(scene.views, job.gt_cameras) if job.gt_cameras else None
     to_truth = alignment.similarity if alignment else Similarity.identity()

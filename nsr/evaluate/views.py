@@ -20,7 +20,7 @@ from PIL import Image
 from nsr.config import Config, section
 from nsr.conventions import MASK_IGNORE, MASK_OBJECT
 from nsr.errors import DataError, EvaluationError
-from nsr.evaluate.result import build_result, write_result
+from nsr.evaluate.result import build_result, check_result_name, write_result
 from nsr.log import get_logger
 from nsr.scene.scene import Scene, View, load_scene
 
@@ -61,6 +61,7 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config) -
     Raises:
         DataError: no render there, an unreadable file. EvaluationError: a view that the scene does not have.
     """
+    check_result_name(out)
     loaded, listed = load_scene(scene), read_render(render)
     views = {view.name: view for view in loaded.views}
     if unknown := sorted(set(listed) - set(views)):
@@ -155,8 +156,10 @@ def _read(path: Path, mode: str, size: tuple[int, int] | None) -> FloatImage:
     try:
         with Image.open(path) as image:
             converted = image.convert(mode)
-    except OSError as error:
-        raise DataError(f"{path}: image cannot be read ({error})") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such image; run the stage that writes it again") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: image cannot be read ({error}); run the stage that writes it again") from error
     if size is not None and converted.size != size:
         converted = converted.resize(size, Image.Resampling.BOX)
     return np.asarray(converted, dtype=np.float64) / 255.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from nsr.errors import DataError
 from nsr.mesh.surface import Mesh
+from nsr.provenance import whole_file
 
 
 def write_ply(path: Path, mesh: Mesh) -> None:
@@ -29,13 +29,10 @@ def write_ply(path: Path, mesh: Mesh) -> None:
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
     header += [f"property {names[kind]} {name}" for name, kind in columns]
     header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as handle:
+    with whole_file(path) as partial, partial.open("wb") as handle:
         handle.write("\n".join(header).encode("ascii"))
         handle.write(vertices.tobytes())
         handle.write(faces.tobytes())
-    os.replace(partial, path)
 
 
 def read_mesh(path: Path) -> Mesh:
@@ -49,17 +46,18 @@ def read_mesh(path: Path) -> Mesh:
     import trimesh
 
     if not path.is_file():
-        raise DataError(f"{path}: no such mesh file")
+        raise DataError(f"{path}: no such mesh file; check the path")
     try:
         loaded: Any = trimesh.load(path, process=False, force="mesh")
         vertices = np.array(loaded.vertices, dtype=np.float64).reshape(-1, 3)
         faces = np.array(loaded.faces, dtype=np.int64).reshape(-1, 3)
     except Exception as error:  # trimesh's parsers fail in many ways on a damaged file
-        raise DataError(f"{path}: not a readable mesh ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise DataError(f"{path}: not a readable mesh ({reason}); export it again as PLY or OBJ") from error
     if not len(faces):
-        raise DataError(f"{path}: holds no triangles; a point cloud cannot be used as a mesh")
+        raise DataError(f"{path}: holds no triangles; a point cloud cannot be used, export a mesh with faces")
     if not np.isfinite(vertices).all() or faces.min() < 0 or faces.max() >= len(vertices):
-        raise DataError(f"{path}: damaged mesh (vertices not finite or face indices out of range)")
+        raise DataError(f"{path}: damaged mesh (vertices not finite or face indices out of range); export it again")
     colours = None
     if loaded.visual.kind == "vertex" and len(loaded.visual.vertex_colors) == len(vertices):
         colours = np.array(loaded.visual.vertex_colors, dtype=np.uint8)[:, :3]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nsr.config import Config, MeshConfig, section
 from nsr.conventions import Array
+from nsr.errors import DataError
 from nsr.log import get_logger
 from nsr.mesh import clean, cull
 from nsr.mesh.grid import FloatArray, SdfFunction
@@ -36,6 +37,7 @@ def mesh_stage(model: Path, scene: Path, out: Path, config: Config, *, device: s
         EmptyMesh: nothing to extract, or culling removed all; the message says which step.
     """
     start = time.perf_counter()
+    _check_target(out)
     trained, where = _load(model, device, threads)
     loaded = load_scene(scene)
     sdf, colour = _numpy_functions(trained, where)
@@ -50,6 +52,7 @@ def mesh_stage(model: Path, scene: Path, out: Path, config: Config, *, device: s
 def tsdf_stage(model: Path, scene: Path, out: Path, config: Config, *, device: str = "auto", threads: int = 0) -> dict[str, Any]:
     """Fusion of the model's rendered depth over all views of the scene, then the same cleaning; see `mesh_stage`."""
     start = time.perf_counter()
+    _check_target(out)
     trained, _ = _load(model, device, threads)
     loaded = load_scene(scene)
     frames = _rendered_frames(trained, loaded, config.tsdf.downscale, config.tsdf.min_opacity)
@@ -105,6 +108,13 @@ def with_colours(mesh: Mesh, colour: ColourFunction) -> Mesh:
         values = colour(mesh.vertices[part].astype(np.float32), mesh.normals[part])
         out[part] = np.rint(np.clip(values, 0.0, 1.0) * 255.0)
     return Mesh(mesh.vertices, mesh.faces, mesh.normals, out)
+
+
+def _check_target(out: Path) -> None:
+    if out.suffix.lower() != ".ply":
+        raise DataError(f"{out}: the mesh is written as PLY; give --out a name that ends in .ply")
+    if out.is_dir():
+        raise DataError(f"{out}: is a folder; give --out the name of a file that ends in .ply")
 
 
 def _load(model: Path, device: str, threads: int) -> tuple[Any, Any]:

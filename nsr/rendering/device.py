@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from nsr.errors import DeviceUnavailable
@@ -11,10 +13,12 @@ def pick_device(name: str) -> torch.device:
     """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        DeviceUnavailable: a GPU is asked for and there is none.
+        DeviceUnavailable: a GPU is asked for and there is none, or the name is unknown.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise DeviceUnavailable(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise DeviceUnavailable(

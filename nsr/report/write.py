@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from nsr.provenance import whole_file
 from nsr.report.collect import collect
 from nsr.report.page import render_page
 from nsr.report.tables import Row, summary_rows, to_tsv
@@ -27,9 +27,7 @@ def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None)
     found = collect(results, runs, logs)
     rows = summary_rows(found)
     page = render_page(found)
-    out.mkdir(parents=True, exist_ok=True)
     for name, text in ((TABLE, to_tsv(rows)), (PAGE, page)):
-        partial = out / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, out / name)
+        with whole_file(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     return rows

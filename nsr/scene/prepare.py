@@ -17,10 +17,11 @@ from nsr.data.checks import check_facing
 from nsr.data.raw import RawScene, RawView
 from nsr.errors import ConfigError, DataError
 from nsr.log import get_logger
+from nsr.provenance import check_replaceable
 from nsr.scene.images import exif_orientation, load_image, load_mask, load_rgba, mask_values, save_png
 from nsr.scene.masks import check_masks
 from nsr.scene.region import Evidence, find_region
-from nsr.scene.scene import SCENE_FILE, Scene, View, load_scene, save_scene, with_held_out
+from nsr.scene.scene import POINTS_FILE, SCENE_FILE, Scene, View, load_scene, save_scene, with_held_out
 from nsr.scene.undistort import (
     Pinhole,
     fit_size,
@@ -66,7 +67,7 @@ def prepare(
         ConfigError: the split would leave no view to train on.
     """
     _check_raw(raw)
-    _check_target(out)
+    check_replaceable(out, (SCENE_FILE, POINTS_FILE, "images", "masks"), [view.image for view in raw.views])
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -211,12 +212,6 @@ def _check_matrix(view: RawView, what: str, matrix: Array, shape: tuple[int, int
         raise DataError(f"{view.image}: {what} is a matrix of shape {matrix.shape}, {shape} is needed; check the cameras file")
     if not np.isfinite(matrix).all():
         raise DataError(f"{view.image}: {what} holds NaN or infinity; leave the photo out or estimate its camera again")
-
-
-def _check_target(out: Path) -> None:
-    """Refuse to replace a folder that is not a prepared scene."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / SCENE_FILE).exists()):
-        raise DataError(f"{out}: exists and is not a prepared scene; remove it or choose another --out")
 
 
 def _move(partial: Path, out: Path) -> None:

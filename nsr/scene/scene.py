@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -114,6 +115,8 @@ def load_scene(root: Path) -> Scene:
         if data["points"]:
             with np.load(root / data["points"], allow_pickle=False) as arrays:
                 points = Points(**{key: arrays[key] for key in arrays.files})
+        if not data["views"]:
+            raise ValueError("no views")
         return Scene(
             root=root,
             name=data["name"],
@@ -126,7 +129,9 @@ def load_scene(root: Path) -> Scene:
         )
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: no such file; run prepare first") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except NotADirectoryError as error:
+        raise DataError(f"{root}: not a scene folder; give the folder that prepare wrote") from error
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
         raise DataError(f"{path}: not a scene file ({error}); run prepare again") from error
 
 
@@ -149,6 +154,8 @@ def _view_to_dict(root: Path, view: View) -> dict[str, object]:
 
 
 def _view_from_dict(root: Path, data: dict) -> View:
+    if not np.isfinite(data["K"]).all() or not np.isfinite(data["w2c"]).all():
+        raise ValueError(f"camera of view '{data['name']}' holds NaN or infinity")
     return View(
         name=data["name"],
         image=root / data["image"],

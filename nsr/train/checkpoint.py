@@ -20,9 +20,9 @@ def save_atomically(data: dict[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: the disk is full or not writable; the old file is untouched and nothing partial is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as handle:
             torch.save(data, handle)
             handle.flush()
@@ -30,7 +30,9 @@ def save_atomically(data: dict[str, Any], path: Path) -> None:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written ({error}); free disk space or choose another folder, then run again") from error
+        raise CheckpointError(
+            f"{path}: cannot be written ({error}); free disk space or choose another folder, then run again"
+        ) from error
 
 
 def load_dict(path: Path, device: torch.device) -> dict[str, Any]:
@@ -43,6 +45,8 @@ def load_dict(path: Path, device: torch.device) -> dict[str, Any]:
         data = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; train the scene first") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path}: is a folder; give the file in it, model.pt") from error
     except Exception as error:  # a broken archive surfaces as one of many types
         raise CheckpointError(f"{path}: corrupt ({type(error).__name__}); delete it and train again") from error
     if not isinstance(data, dict) or data.get("version") != CHECKPOINT_VERSION:

@@ -126,9 +126,9 @@ def train_scene(scene: Scene, config: Config, out: Path, device: torch.device) -
     Raises:
         TrainingDiverged, CheckpointError, DataError.
     """
-    out.mkdir(parents=True, exist_ok=True)
     reset_peak_memory(device)
     trainer = Trainer(scene, config, out, device)
+    out.mkdir(parents=True, exist_ok=True)
     resumed = trainer.resume()
     metrics_file = out / "metrics.jsonl"
     if resumed:

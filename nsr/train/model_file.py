@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from nsr.config import ModelConfig, TrainConfig
 from nsr.conventions import Similarity
+from nsr.errors import CheckpointError, NsrError
 from nsr.fields.model import SurfaceModel
 from nsr.train.checkpoint import CHECKPOINT_VERSION, load_dict, save_atomically
 
@@ -69,9 +71,19 @@ def load_model(path: Path, device: torch.device) -> TrainedModel:
     """Read a final model.
 
     Raises:
-        CheckpointError: missing, corrupt or of another version.
+        CheckpointError: missing, corrupt, of another version or no final model.
     """
     data = load_dict(path, device)
+    try:
+        return _trained(data, device)
+    except (KeyError, TypeError, RuntimeError, OmegaConfBaseException, NsrError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise CheckpointError(
+            f"{path}: no trained model of this version of nsr ({reason}); give model.pt of the training stage, or train again"
+        ) from error
+
+
+def _trained(data: dict[str, Any], device: torch.device) -> TrainedModel:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), data["model_config"]))
     assert isinstance(config, ModelConfig)
     model = SurfaceModel(config, torch.Generator().manual_seed(0), data["train_config"]["backend"]).to(device)
@@ -80,4 +92,6 @@ def load_model(path: Path, device: torch.device) -> TrainedModel:
     model.requires_grad_(False)
     march = data["train_config"]["march"]
     info = {**data["info"], "settings": {"model": data["model_config"], "train": data["train_config"]}}
-    return TrainedModel(model, data["occupied"], Similarity.from_dict(data["similarity"]), march["steps"], march["ray_chunk"], info)
+    return TrainedModel(
+        model, data["occupied"], Similarity.from_dict(data["similarity"]), march["steps"], march["ray_chunk"], info
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from nsr.config import RenderConfig
 from nsr.conventions import Array
 from nsr.log import get_logger
-from nsr.provenance import write_json
+from nsr.provenance import check_replaceable, write_json
 from nsr.rendering.render import RenderedView, render_view
 from nsr.scene.scene import Scene, View
 from nsr.train.model_file import TrainedModel
@@ -24,23 +25,38 @@ def render_scene(trained: TrainedModel, scene: Scene, out: Path, config: RenderC
 
     Returns:
         The content of `render.json`: for each view its files, size, `K` and whether it was seen in training.
+
+    Raises:
+        DataError: `out` holds other files than those of an earlier render.
     """
     views = scene.split("train" if config.views == "train" else config.views)
+    check_replaceable(out, _own_names(out))
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     seen = set(trained.info["train_views"])
     facts: dict[str, Any] = {"scene": scene.name, "step": trained.info["step"], "downscale": config.downscale, "views": {}}
-    for view, w2c in zip(views, scene.unit_w2c(views) if views else (), strict=True):
-        get_logger().info("rendering %s", view.name)
-        K, width, height = scaled_camera(view, config.downscale)
-        rendered = render_view(trained, K, w2c, width, height)
-        files = _write_view(partial, view.name, rendered, trained.similarity.scale)
-        facts["views"][view.name] = {**files, "width": width, "height": height, "K": K.tolist(), "seen_in_training": view.name in seen}
-    write_json(partial / "render.json", facts)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(partial, out)
+    try:
+        for view, w2c in zip(views, scene.unit_w2c(views) if views else (), strict=True):
+            get_logger().info("rendering %s", view.name)
+            K, width, height = scaled_camera(view, config.downscale)
+            rendered = render_view(trained, K, w2c, width, height)
+            files = _write_view(partial, view.name, rendered, trained.similarity.scale)
+            size = {"width": width, "height": height, "K": K.tolist()}
+            facts["views"][view.name] = {**files, **size, "seen_in_training": view.name in seen}
+        write_json(partial / "render.json", facts)
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return facts
+
+
+def _own_names(folder: Path) -> list[str]:
+    """Names that an earlier render left in a folder; a folder of other pictures has none."""
+    suffix = "_depth.npz"
+    stems = [escape(path.name.removesuffix(suffix)) for path in folder.glob("*" + suffix)]
+    return ["render.json", *(stem + end for stem in stems for end in (".png", suffix, "_normal.png"))]
 
 
 def scaled_camera(view: View, downscale: int) -> tuple[Array, int, int]:

@@ -160,10 +160,13 @@ def test_an_earlier_scene_is_replaced_and_another_folder_is_not(raw, tmp_path):
     again = build(replace(raw, views=raw.views[:4]), tmp_path)
     assert len(again.views) == 4
     assert len(list((again.root / "images").iterdir())) == 4
+    # Snakemake removes the output that it knows, scene.json, before it runs the rule again.
     (again.root / "scene.json").unlink()
-    with pytest.raises(DataError, match=r"scene: exists and is not a prepared scene; remove it or choose another --out"):
+    assert len(build(raw, tmp_path).views) == 10
+    (again.root / "thesis.txt").write_text("unsaved elsewhere")
+    with pytest.raises(DataError, match=r"scene: exists and holds 'thesis.txt', .*; remove it or choose another --out"):
         build(raw, tmp_path)
-    assert len(list((again.root / "images").iterdir())) == 4
+    assert (again.root / "thesis.txt").exists() and len(list((again.root / "images").iterdir())) == 10
 
 
 def test_failure_keeps_the_earlier_scene(raw, tmp_path):
