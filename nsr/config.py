@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,7 @@ _POSITIVE = (
     "evaluate.samples",
     "evaluate.max_distance",
 )
+_SHARES = ("sfm.min_registered", "prepare.alpha_background", "tsdf.min_opacity")
 Schedule = Any  # float | list[[step, value]]; OmegaConf has no union of a number and a list of lists
 
 
@@ -120,10 +121,10 @@ class BackgroundConfig:
 
     kind: Literal["none", "white", "black", "random", "learned"] = "learned"
     samples: int = 32  # per ray, learned background
-    levels: int = 12
+    levels: int = 8  # few and coarse: what is seen only from some sides must not be remembered ray by ray
     log2_table: int = 17
-    base_resolution: int = 16
-    finest_resolution: int = 1024
+    base_resolution: int = 8
+    finest_resolution: int = 256
     hidden: int = 64
 
 
@@ -323,9 +324,12 @@ def _check(config: Config) -> None:
     for name in (f.name for f in fields(LossConfig)):
         _check_schedule(f"train.loss.{name}", getattr(config.train.loss, name))
     for key in _POSITIVE:
-        value = reduce(getattr, key.split("."), config)
+        value: Any = attrgetter(key)(config)
         if not value > 0:  # NaN is not
             raise ConfigError(f"{key}: {value} must be greater than 0")
+    for key in _SHARES:
+        if not 0 <= attrgetter(key)(config) <= 1:
+            raise ConfigError(f"{key}: {attrgetter(key)(config)} must lie between 0 and 1")
 
 
 def _check_schedule(key: str, value: Schedule) -> None:

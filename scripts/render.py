@@ -13,6 +13,7 @@ from nsr import cli
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The program's options."""
     parser = cli.stage_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model.pt of a trained scene")
     parser.add_argument("--scene", type=Path, required=True, help="prepared scene folder")
@@ -22,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Run the stage."""
     import torch
 
     from nsr.rendering.device import pick_device

@@ -62,13 +62,13 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config) -
         DataError: no render there, an unreadable file. EvaluationError: a view that the scene does not have.
     """
     check_result_name(out)
-    loaded, listed = load_scene(scene), read_render(render)
+    loaded, (listed, behind) = load_scene(scene), read_render(render)
     views = {view.name: view for view in loaded.views}
     if unknown := sorted(set(listed) - set(views)):
         raise EvaluationError(f"{render / 'render.json'}: view '{unknown[0]}' is not in scene {loaded.name}; render it again")
     per_view: dict[str, dict[str, Any]] = {}
     for name, facts in listed.items():
-        per_view[name] = compare_view(render / facts["colour"], views[name]) | {
+        per_view[name] = compare_view(render / facts["colour"], views[name], behind) | {
             "seen_in_training": bool(facts["seen_in_training"])
         }
     metrics = {key: mean for key in ("psnr", "ssim", "psnr_masked") if (mean := _mean(per_view, key)) is not None}
@@ -78,7 +78,7 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config) -
         version=VERSION,
         settings=section(config, "evaluate"),
         metrics=metrics,
-        notes=notes + _mask_notes(loaded),
+        notes=notes + _mask_notes(loaded, behind),
         scene=loaded.name,
         views=kind,
         per_view=per_view,
@@ -90,26 +90,33 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config) -
     return result
 
 
-def read_render(folder: Path) -> dict[str, dict[str, Any]]:
-    """The views of a folder's `render.json`: name -> facts, among them `colour` (file) and `seen_in_training`.
+def read_render(folder: Path) -> tuple[dict[str, dict[str, Any]], float | None]:
+    """Views and backdrop of a folder's `render.json`.
+
+    Returns:
+        Name -> facts, among them `colour` (file) and `seen_in_training`; and the grey level in [0, 1] behind an object that
+        was trained cut out by its masks, None if the model renders the whole photograph.
 
     Raises:
         DataError: no such file, or not one of the render stage.
     """
     path = folder / "render.json"
     try:
-        views = json.loads(path.read_text())["views"]
+        facts_of_all = json.loads(path.read_text())
+        views, behind = facts_of_all["views"], facts_of_all.get("behind")
         for facts in views.values():
             facts["colour"], facts["seen_in_training"]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run render first") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a file of the render stage ({error!r}); run render again") from error
-    return dict(views)
+    return dict(views), behind
 
 
-def compare_view(rendered: Path, view: View) -> dict[str, float | None]:
+def compare_view(rendered: Path, view: View, behind: float | None = None) -> dict[str, float | None]:
     """`psnr`, `ssim` and `psnr_masked` of one rendered view; None for what cannot be said (no mask, no pixels).
+
+    With a grey level `behind`, `psnr` and `ssim` compare with the photograph cut out by its mask before that grey.
 
     Raises:
         DataError: an image cannot be read.
@@ -123,6 +130,9 @@ def compare_view(rendered: Path, view: View) -> dict[str, float | None]:
         # A shrunk pixel counts unless an ignored one is in it, and is the object's if all of it is.
         counted = _shrunk_mask(values != MASK_IGNORE, size)
         target = counted & _shrunk_mask(values == MASK_OBJECT, size)
+        if behind is not None:
+            object_share = _shrunk_share(values == MASK_OBJECT, size)[..., None]
+            reference = reference * object_share + behind * (1 - object_share)
     return {
         "psnr": psnr(image, reference, counted),
         "ssim": ssim(image, reference, counted),
@@ -142,7 +152,11 @@ def training_statement(per_view: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
     return "training", [f"{len(seen)} of {len(per_view)} views were trained on: {', '.join(seen)}"]
 
 
-def _mask_notes(scene: Scene) -> list[str]:
+def _mask_notes(scene: Scene, behind: float | None) -> list[str]:
+    if behind is not None and scene.has_masks:
+        return [
+            f"the model was trained on masked photographs: psnr and ssim compare with the object cut out before grey {behind:g}"
+        ]
     return [] if scene.has_masks else ["the scene has no masks: psnr_masked is left out where a view has none"]
 
 
@@ -167,7 +181,10 @@ def _read(path: Path, mode: str, size: tuple[int, int] | None) -> FloatImage:
 
 def _shrunk_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """The mask at another size; True where all of the covered pixels are."""
-    if (mask.shape[1], mask.shape[0]) == size:
-        return mask
-    share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
-    return np.asarray(np.asarray(share) > 0.999)
+    return np.asarray(_shrunk_share(mask, size) > 0.999)
+
+
+def _shrunk_share(mask: Mask, size: tuple[int, int]) -> FloatImage:
+    """Share in [0, 1] of the covered pixels of the mask that are True, at another size."""
+    share = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(share if share.size == size else share.resize(size, Image.Resampling.BOX), dtype=np.float64)

@@ -60,7 +60,10 @@ class SdfField(nn.Module):
         bound = 1 / math.sqrt(inputs)
         self.W1.copy_((2 * torch.rand(hidden, inputs, generator=generator) - 1) * bound)
         self.W1[:, :3] = fibonacci_directions(hidden).float()
-        points = fibonacci_directions(512).repeat(8, 1) * torch.linspace(0.05, 1.0, 8, dtype=torch.float64).repeat_interleave(512)[:, None]
+        points = (
+            fibonacci_directions(512).repeat(8, 1)
+            * torch.linspace(0.05, 1.0, 8, dtype=torch.float64).repeat_interleave(512)[:, None]
+        )
         hidden_values = softplus(points @ self.W1[:, :3].double().T, self.config.softplus_beta)
         design = torch.cat([hidden_values, torch.ones(len(points), 1, dtype=torch.float64)], dim=1)
         wanted = points.norm(dim=1, keepdim=True) - self.config.sphere_radius

@@ -38,10 +38,14 @@ class Renderable(Protocol):
         ray_chunk: rays rendered at once, bounds the memory.
     """
 
-    model: SurfaceModel
-    occupied: Tensor
-    march_steps: int
-    ray_chunk: int
+    @property
+    def model(self) -> SurfaceModel: ...  # noqa: D102
+    @property
+    def occupied(self) -> Tensor: ...  # noqa: D102
+    @property
+    def march_steps(self) -> int: ...  # noqa: D102
+    @property
+    def ray_chunk(self) -> int: ...  # noqa: D102
 
 
 @torch.no_grad()

@@ -45,7 +45,13 @@ def step_length(steps: int) -> float:
 
 
 def draw_samples(
-    origin: Tensor, direction: Tensor, occupied: Tensor, step: float, generator: torch.Generator | None, *, backend: str = "reference"
+    origin: Tensor,
+    direction: Tensor,
+    occupied: Tensor,
+    step: float,
+    generator: torch.Generator | None,
+    *,
+    backend: str = "reference",
 ) -> Samples:
     """Samples of rays (R, 3), (R, 3); jittered per ray if a generator is given, centred otherwise."""
     rays = origin.shape[0]

@@ -26,7 +26,13 @@ class OccupancyGrid:
 
     @torch.no_grad()
     def update(
-        self, visibility: Callable[[Tensor], Tensor], *, threshold: float, decay: float, everywhere: bool, generator: torch.Generator
+        self,
+        visibility: Callable[[Tensor], Tensor],
+        *,
+        threshold: float,
+        decay: float,
+        everywhere: bool,
+        generator: torch.Generator,
     ) -> None:
         """Re-evaluate cells at one random point each.
 

@@ -138,6 +138,14 @@ def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror or error}); check the folder and the disk space") from error
 
 
+def is_plain(path: Path) -> bool:
+    """Whether every reader takes the same 8-bit pixels from an image file: RGB or grey, no palette, alpha, CMYK or 16 bits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            return image.mode in ("RGB", "L")
+
+
 def exif_orientation(path: Path) -> int:
     """EXIF orientation tag of an image file, 1 if it has none."""
     with warnings.catch_warnings():

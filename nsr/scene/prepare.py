@@ -18,7 +18,7 @@ from nsr.data.raw import RawScene, RawView
 from nsr.errors import ConfigError, DataError
 from nsr.log import get_logger
 from nsr.provenance import check_replaceable
-from nsr.scene.images import exif_orientation, load_image, load_mask, load_rgba, mask_values, save_png
+from nsr.scene.images import exif_orientation, is_plain, load_image, load_mask, load_rgba, mask_values, save_png
 from nsr.scene.masks import check_masks
 from nsr.scene.region import Evidence, find_region
 from nsr.scene.scene import POINTS_FILE, SCENE_FILE, Scene, View, load_scene, save_scene, with_held_out
@@ -146,7 +146,7 @@ def _prepare_view(view: RawView, root: Path, settings: PrepareConfig) -> _Prepar
     size = fit_size(pinhole.width, pinhole.height, settings.max_size)
     resized = size != (pinhole.width, pinhole.height)
     unchanged = pinhole.source is None and not resized and not view.alpha_mask
-    suffix = _COPIED.get(view.image.suffix.lower()) if unchanged else None
+    suffix = _COPIED.get(view.image.suffix.lower()) if unchanged and is_plain(view.image) else None
     path = root / "images" / f"{view.name}{suffix or '.png'}"
     if suffix:
         _copy(view.image, path)

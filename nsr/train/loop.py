@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -130,15 +131,24 @@ def train_scene(scene: Scene, config: Config, out: Path, device: torch.device) -
     trainer = Trainer(scene, config, out, device)
     out.mkdir(parents=True, exist_ok=True)
     resumed = trainer.resume()
-    metrics_file = out / "metrics.jsonl"
+    # Beside the checkpoint, because a workflow engine deletes the outputs of a killed job before it runs it again.
+    metrics_file = trainer.checkpoint.with_name("metrics.jsonl")
     if resumed:
         truncate_metrics(metrics_file, trainer.step)
     else:
+        metrics_file.parent.mkdir(exist_ok=True)
         metrics_file.unlink(missing_ok=True)
     _run(trainer, metrics_file)
     train = config.train
-    info = {"step": trainer.step, "train_views": list(trainer.data.names), "scene": scene.name, "device": device_name(device)}
+    info = {
+        "step": trainer.step,
+        "train_views": list(trainer.data.names),
+        "masked": trainer.data.masked,
+        "scene": scene.name,
+        "device": device_name(device),
+    }
     save_model(out / "model.pt", trainer.model, trainer.occupancy.occupied, scene.similarity, train, info)
+    shutil.copyfile(metrics_file, out / "metrics.jsonl")
     summary = _summary(trainer, metrics_file, resumed)
     write_json(out / "train.json", summary)
     return summary

@@ -26,7 +26,8 @@ class TrainedModel:
 
     Attributes:
         model: the field at its last step. occupied: (G, G, G) bool occupancy. similarity: unit -> world.
-        march_steps, ray_chunk: how to render it. info: `step`, `train_views`, `settings`, `scene`, `device`.
+        march_steps, ray_chunk: how to render it. info: `step`,
+        `train_views`, `masked` (trained with masks), `settings`, `scene`, `device`.
     """
 
     model: SurfaceModel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from nsr.config import OptimConfig
@@ -12,7 +14,7 @@ _WARMUP_FLOOR = 0.01
 
 def make_optimizer(model: SurfaceModel, config: OptimConfig) -> torch.optim.AdamW:
     """Three groups: hash tables (no weight decay), networks, sharpness (own rate, no weight decay)."""
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": model.table_parameters(), "lr": config.learning_rate, "weight_decay": 0.0},
         {"params": model.network_parameters(), "lr": config.learning_rate, "weight_decay": config.weight_decay},
         {"params": [model.log_sharpness], "lr": config.sharpness_rate, "weight_decay": 0.0},
@@ -20,7 +22,7 @@ def make_optimizer(model: SurfaceModel, config: OptimConfig) -> torch.optim.Adam
     for group in groups:
         group["base_lr"] = group["lr"]
     on_gpu = next(model.parameters()).is_cuda
-    return torch.optim.AdamW(groups, betas=tuple(config.betas), eps=config.eps, fused=on_gpu)
+    return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=on_gpu)
 
 
 def rate_factor(config: OptimConfig, step: int, steps: int) -> float:

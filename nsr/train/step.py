@@ -31,7 +31,14 @@ class StepResult:
 
 
 def training_step(
-    model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, *, step: int, rays: int, generator: torch.Generator
+    model: SurfaceModel,
+    occupancy: OccupancyGrid,
+    store: PixelStore,
+    config: TrainConfig,
+    *,
+    step: int,
+    rays: int,
+    generator: torch.Generator,
 ) -> StepResult:
     """Render `rays` random rays and compare them with the photographs."""
     length = step_length(config.march.steps)
@@ -39,13 +46,13 @@ def training_step(
     samples = draw_samples(batch.origin, batch.direction, occupancy.occupied, length, generator, backend=config.backend)
     background = background_colour(model, batch.origin, batch.direction, generator)
     ratio = min(1.0, step / config.anneal_steps) if config.anneal_steps > 0 else 1.0
-    out = render_samples(
-        model, batch.origin, batch.direction, samples, step=length, cosine_ratio=ratio, background=background
-    )
+    out = render_samples(model, batch.origin, batch.direction, samples, step=length, cosine_ratio=ratio, background=background)
     target = _target(batch, store, background, learned=model.background is not None)
     terms = _ray_terms(out, batch, target, store, config.loss, step)
     terms |= _sample_terms(model, out, config, step, length, generator)
-    loss = sum((schedule_value(getattr(config.loss, name), step) * value for name, value in terms.items()), torch.zeros(()).to(target))
+    loss = sum(
+        (schedule_value(getattr(config.loss, name), step) * value for name, value in terms.items()), torch.zeros(()).to(target)
+    )
     mse = _masked_mean(colour_mse(out.colour.detach(), target), batch.valid)
     names = {"colour_weight": "colour"}
     detached = {names.get(name, name): value.detach() for name, value in terms.items()}
@@ -92,7 +99,9 @@ def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return (values * valid).sum() / valid.sum().clamp(min=1)
 
 
-def _ray_terms(out: Rendered, batch: RayBatch, target: Tensor, store: PixelStore, loss: LossConfig, step: int) -> dict[str, Tensor]:
+def _ray_terms(
+    out: Rendered, batch: RayBatch, target: Tensor, store: PixelStore, loss: LossConfig, step: int
+) -> dict[str, Tensor]:
     terms = {"colour_weight": _masked_mean(_COLOUR[loss.colour](out.colour, target), batch.valid)}
     if store.masks is not None and schedule_value(loss.mask, step) > 0:
         terms["mask"] = _masked_mean(mask_entropy(out.opacity, batch.mask), batch.valid)

@@ -35,7 +35,13 @@ def render_scene(trained: TrainedModel, scene: Scene, out: Path, config: RenderC
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     seen = set(trained.info["train_views"])
-    facts: dict[str, Any] = {"scene": scene.name, "step": trained.info["step"], "downscale": config.downscale, "views": {}}
+    facts: dict[str, Any] = {
+        "scene": scene.name,
+        "step": trained.info["step"],
+        "downscale": config.downscale,
+        "behind": backdrop(trained),
+        "views": {},
+    }
     try:
         for view, w2c in zip(views, scene.unit_w2c(views) if views else (), strict=True):
             get_logger().info("rendering %s", view.name)
@@ -57,6 +63,14 @@ def _own_names(folder: Path) -> list[str]:
     suffix = "_depth.npz"
     stems = [escape(path.name.removesuffix(suffix)) for path in folder.glob("*" + suffix)]
     return ["render.json", *(stem + end for stem in stems for end in (".png", suffix, "_normal.png"))]
+
+
+def backdrop(trained: TrainedModel) -> float | None:
+    """Grey level in [0, 1] behind an object trained cut out by its masks; None if the model renders whole photographs."""
+    kind = trained.model.config.background.kind
+    if not trained.info["masked"] or kind == "learned":
+        return None
+    return 1.0 if kind == "white" else 0.0
 
 
 def scaled_camera(view: View, downscale: int) -> tuple[Array, int, int]:

@@ -47,14 +47,15 @@ def test_march_and_composite_match_the_cpu():
     on_gpu = Packed(*(part.cuda() for part in packed))
     weights = transmittance_weights(alpha.cuda(), on_gpu)
     torch.testing.assert_close(weights.cpu(), transmittance_weights(alpha, packed), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(composite(weights, values.cuda(), on_gpu).cpu(), composite(weights.cpu(), values, packed), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        composite(weights, values.cuda(), on_gpu).cpu(), composite(weights.cpu(), values, packed), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_training_runs_and_its_model_loads_on_the_cpu(tmp_path):
-    from tests.unit.training_scene import quick_config, sphere_scene
-
     from nsr.train.loop import train_scene
     from nsr.train.model_file import load_model
+    from tests.unit.training_scene import quick_config, sphere_scene
 
     scene = sphere_scene(tmp_path / "scene")
     summary = train_scene(scene, quick_config(steps=150), tmp_path / "out", torch.device("cuda"))

@@ -49,7 +49,9 @@ def positions(spec):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_values_and_table_gradient_match_the_naive_twin(spec):
-    table = torch.randn(spec.entries, spec.features, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    table = torch.randn(
+        spec.entries, spec.features, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True
+    )
     x = positions(spec)
     ours, naive = hash_encode(x, table, spec), naive_encode(x, table, spec)
     torch.testing.assert_close(ours, naive, rtol=1e-12, atol=1e-12)

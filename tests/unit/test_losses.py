@@ -22,7 +22,9 @@ def test_mask_entropy():
 
 def test_mask_entropy_is_binary_cross_entropy():
     opacity, mask = torch.rand(50) * 0.9 + 0.05, (torch.rand(50) > 0.5).float()
-    torch.testing.assert_close(mask_entropy(opacity, mask), torch.nn.functional.binary_cross_entropy(opacity, mask, reduction="none"))
+    torch.testing.assert_close(
+        mask_entropy(opacity, mask), torch.nn.functional.binary_cross_entropy(opacity, mask, reduction="none")
+    )
 
 
 def test_opaque_entropy_is_lowest_at_the_ends():

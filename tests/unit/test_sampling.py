@@ -105,6 +105,8 @@ def test_occupancy_comes_back_when_the_surface_moves():
 
 def test_cells_outside_the_ball_are_never_occupied():
     grid = OccupancyGrid(16, CPU)
-    grid.update(lambda p: torch.ones(len(p)), threshold=0.01, decay=0.95, everywhere=True, generator=torch.Generator().manual_seed(0))
+    grid.update(
+        lambda p: torch.ones(len(p)), threshold=0.01, decay=0.95, everywhere=True, generator=torch.Generator().manual_seed(0)
+    )
     assert not grid.occupied[0, 0, 0]
     assert grid.occupied[8, 8, 8]

@@ -16,7 +16,9 @@ def make_weights(hidden=9, features=4, seed=0):
     def draw(*shape):
         return torch.randn(*shape, dtype=D, generator=generator).requires_grad_()
 
-    net = SdfWeights(draw(hidden, 3 + SPEC.levels * SPEC.features), draw(hidden), draw(1 + features, hidden), draw(1 + features), 7.0)
+    net = SdfWeights(
+        draw(hidden, 3 + SPEC.levels * SPEC.features), draw(hidden), draw(1 + features, hidden), draw(1 + features), 7.0
+    )
     return draw(SPEC.entries, SPEC.features), net
 
 

@@ -114,7 +114,18 @@ def test_kill_9_and_rerun(scene, tmp_path):
     """The real program, really killed, then run again to the end."""
     config = quick_config(steps=120, checkpoint_every=10)
     settings = json.dumps(section(config, "model", "train"))
-    command = [sys.executable, "scripts/train.py", "--scene", scene.root, "--out", tmp_path / "run", "--device", "cpu", "--threads", "1"]
+    command = [
+        sys.executable,
+        "scripts/train.py",
+        "--scene",
+        scene.root,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen([*command, "--settings", settings], cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -125,7 +136,9 @@ def test_kill_9_and_rerun(scene, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "run" / "model.pt").exists()
-    rerun = subprocess.run([*command, "--settings", settings], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    rerun = subprocess.run(
+        [*command, "--settings", settings], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    )
     assert "resumed at step" in rerun.stderr
     train_scene(scene, config, tmp_path / "whole", CPU)
     assert difference(parameters(tmp_path / "whole"), parameters(tmp_path / "run")) == 0
@@ -136,7 +149,10 @@ def test_checkpoints_of_other_settings_or_data_are_refused(scene, tmp_path, capl
     trainer.step = 40
     trainer.save()
     assert Trainer(scene, quick_config(), tmp_path, CPU).resume()
-    for other in (Trainer(scene, quick_config(steps=61), tmp_path, CPU), Trainer(scene, quick_config(split="all"), tmp_path, CPU)):
+    for other in (
+        Trainer(scene, quick_config(steps=61), tmp_path, CPU),
+        Trainer(scene, quick_config(split="all"), tmp_path, CPU),
+    ):
         caplog.clear()
         assert not other.resume()
         assert "not resumed" in caplog.text
@@ -245,8 +261,21 @@ def test_watchdog_stops_on_falling_sharpness(scene, tmp_path, monkeypatch):
 
 def test_the_program_reports_a_watchdog_in_one_line_and_an_exit_code(scene, tmp_path):
     settings = json.dumps(section(quick_config(watchdog={"every": 10, "after": 0, "max_sharpness_fall": 1e3}), "model", "train"))
-    command = [sys.executable, "scripts/train.py", "--scene", scene.root, "--out", tmp_path, "--device", "cpu", "--settings", settings]
-    done = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "scripts/train.py",
+        "--scene",
+        scene.root,
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--settings",
+        settings,
+    ]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
+    )
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     assert "the sharpness 1/s fell" in done.stderr.splitlines()[-1]

@@ -6,7 +6,8 @@ rows are handled as F planes, so that every product runs over long contiguous ve
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch import Tensor
 from nsr.kernels.hashgrid.spec import PRIMES, HashGridSpec
 
 
-class Corners(NamedTuple):
+@dataclass(frozen=True)
+class Corners:
     """The eight table entries around each position on each active level.
 
     Attributes:
@@ -185,6 +187,6 @@ def _dense_index(both: Tensor, spec: HashGridSpec, levels: int) -> Tensor:
 
 def _hashed_index(both: Tensor, spec: HashGridSpec) -> Tensor:
     # Products wrap modulo 2^32; the mask keeps the low bits, which are those of the unsigned product.
-    signed = tuple(prime - (1 << 32) if prime >= 1 << 31 else prime for prime in PRIMES)
-    x, y, z = _corner_axes(both, signed)  # type: ignore[arg-type]
+    first, second, third = (prime - (1 << 32) if prime >= 1 << 31 else prime for prime in PRIMES)
+    x, y, z = _corner_axes(both, (first, second, third))
     return (x ^ y ^ z) & ((1 << spec.log2_table) - 1)
