@@ -42,7 +42,7 @@ def threads(args: argparse.Namespace) -> int:
 
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None], argv: Sequence[str] | None = None) -> int:
     """Parse, run `main(args)`, and return the exit code; an `NsrError` becomes one line on stderr (and in the log)."""
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # settings may stand anywhere among the options
     try:
         with log_to(args.log):
             return _guarded(main, args)

@@ -8,8 +8,7 @@ keys. A `Schedule` is a number, or a list of `[step, value]` knots that are join
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from operator import attrgetter
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,38 +18,6 @@ from yaml import YAMLError
 
 from nsr.errors import ConfigError
 
-# What stages divide by or count with.
-_POSITIVE = (
-    "sfm.max_features",
-    "sfm.max_image_size",
-    "prepare.region_margin",
-    "model.encoding.levels",
-    "model.encoding.features",
-    "model.encoding.base_resolution",
-    "model.encoding.finest_resolution",
-    "model.encoding.log2_table",
-    "model.sdf.hidden",
-    "model.radiance.hidden",
-    "train.steps",
-    "train.samples",
-    "train.start_rays",
-    "train.max_rays",
-    "train.march.steps",
-    "train.march.grid_resolution",
-    "train.march.grid_every",
-    "train.march.ray_chunk",
-    "train.watchdog.every",
-    "train.checkpoint_every",
-    "train.log_every",
-    "mesh.resolution",
-    "tsdf.voxel",
-    "tsdf.truncation",
-    "tsdf.downscale",
-    "render.downscale",
-    "evaluate.samples",
-    "evaluate.max_distance",
-)
-_SHARES = ("sfm.min_registered", "prepare.alpha_background", "tsdf.min_opacity")
 Schedule = Any  # float | list[[step, value]]; OmegaConf has no union of a number and a list of lists
 
 
@@ -295,8 +262,10 @@ def resolve(layers: Iterable[Mapping[str, Any] | Path], overrides: Iterable[str]
         raise ConfigError(
             f"{where}: not a mapping of settings ({reason}); write key: value in YAML, key=value as override"
         ) from error
+    from nsr.config_checks import check_config
+
     assert isinstance(config, Config)
-    _check(config)
+    check_config(config)
     return config
 
 
@@ -318,29 +287,6 @@ def schedule_value(schedule: Schedule, step: int) -> float:
             return float(previous + share * (value - previous))
         previous_step, previous = knot_step, value
     return float(previous)
-
-
-def _check(config: Config) -> None:
-    for name in (f.name for f in fields(LossConfig)):
-        _check_schedule(f"train.loss.{name}", getattr(config.train.loss, name))
-    for key in _POSITIVE:
-        value: Any = attrgetter(key)(config)
-        if not value > 0:  # NaN is not
-            raise ConfigError(f"{key}: {value} must be greater than 0")
-    for key in _SHARES:
-        if not 0 <= attrgetter(key)(config) <= 1:
-            raise ConfigError(f"{key}: {attrgetter(key)(config)} must lie between 0 and 1")
-
-
-def _check_schedule(key: str, value: Schedule) -> None:
-    if isinstance(value, (int, float, str)):
-        if isinstance(value, str) and key != "train.loss.colour":
-            raise ConfigError(f"{key}: '{value}' is neither a number nor a list of [step, value]")
-        return
-    knots = value if isinstance(value, list) else []
-    good = bool(knots) and all(isinstance(k, list) and len(k) == 2 and all(isinstance(x, (int, float)) for x in k) for k in knots)
-    if not good or [k[0] for k in knots] != sorted(k[0] for k in knots):
-        raise ConfigError(f"{key}: {value} is neither a number nor a list of [step, value] with rising steps")
 
 
 def json_schema(kind: type = Config) -> dict[str, Any]:
