@@ -59,6 +59,9 @@ def check_config(config: Config) -> None:
         value: Any = attrgetter(key)(config)
         if not value > 0:  # NaN is not
             raise ConfigError(f"{key}: {value} must be greater than 0")
+    for key in ("train.seed", "evaluate.seed"):
+        if attrgetter(key)(config) < 0:
+            raise ConfigError(f"{key}: {attrgetter(key)(config)} must not be negative")
     for key in _SHARES:
         if not 0 <= attrgetter(key)(config) <= 1:
             raise ConfigError(f"{key}: {attrgetter(key)(config)} must lie between 0 and 1")

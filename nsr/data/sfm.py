@@ -160,6 +160,9 @@ def _extract(photos: Sequence[Photo], database: Path, config: SfmConfig, threads
     """Features into the database; focal lengths from EXIF, where there, become priors."""
     import pycolmap
 
+    models = sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
+    if config.camera_model not in models:
+        raise DataError(f"sfm.camera_model: '{config.camera_model}' is none of {', '.join(models)}")
     reader, options = pycolmap.ImageReaderOptions(), pycolmap.FeatureExtractionOptions()
     reader.camera_model = config.camera_model
     options.num_threads, options.use_gpu, options.max_image_size = threads, False, config.max_image_size

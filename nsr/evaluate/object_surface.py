@@ -131,6 +131,10 @@ def _truth_points(
     """Ground-truth samples that count, and all of them."""
     everything = sample_surface(truth, config.samples, config.seed)
     points = everything[_above(everything, truth, config, percent)]
+    if not len(points):
+        raise EvaluationError(
+            f"no ground truth counts: all of it is under evaluate.floor ({config.floor:g}); lower it or see evaluate.up"
+        )
     points = points[seen_by(truth, points, cameras, config.min_views, threads)]
     if not len(points):
         raise EvaluationError(

@@ -61,4 +61,7 @@ def read_mesh(path: Path) -> Mesh:
     colours = None
     if loaded.visual.kind == "vertex" and len(loaded.visual.vertex_colors) == len(vertices):
         colours = np.array(loaded.visual.vertex_colors, dtype=np.uint8)[:, :3]
-    return Mesh(vertices, faces, colours=colours)
+    mesh = Mesh(vertices, faces, colours=colours)
+    if not mesh.face_areas().sum() > 0:
+        raise DataError(f"{path}: its triangles have no area; export it again")
+    return mesh

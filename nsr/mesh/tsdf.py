@@ -87,6 +87,11 @@ def _integrate(grid: Any, frame: DepthFrame, truncation: float) -> int:
     colour = o3d.t.geometry.Image(np.ascontiguousarray(frame.colour, dtype=np.float32))
     intrinsic, extrinsic = (o3d.core.Tensor(np.ascontiguousarray(m, dtype=np.float64)) for m in (frame.K, frame.w2c))
     limit = 1.01 * farthest
-    blocks = grid.compute_unique_block_coordinates(depth, intrinsic, extrinsic, 1.0, limit, float(truncation))
+    try:
+        blocks = grid.compute_unique_block_coordinates(depth, intrinsic, extrinsic, 1.0, limit, float(truncation))
+    except RuntimeError as error:
+        if "No block is touched" in str(error):  # too few pixels with depth, open3d looks at every fourth
+            return 0
+        raise
     grid.integrate(blocks, depth, colour, intrinsic, extrinsic, 1.0, limit, float(truncation))
     return 1

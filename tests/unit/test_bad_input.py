@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.unit import dataset_writers as writers
-from tests.unit.programs import ROOT, cut
+from tests.unit.programs import ROOT, call, cut
 
 
 def invert(path: Path) -> None:
@@ -152,6 +152,24 @@ def test_sfm(fill, words, refused, tmp_path):
     (tmp_path / "photos").mkdir()
     fill(tmp_path / "photos")
     refused("sfm", "--photos", tmp_path / "photos", words=words)
+
+
+def test_unknown_camera_model(refused, tmp_path):
+    writers.write_images(tmp_path / "photos", writers.make_views(3))
+    words = ("sfm.camera_model", "'FOO'", "SIMPLE_RADIAL")
+    refused("sfm", "--photos", tmp_path / "photos", "sfm.camera_model=FOO", words=words)
+
+
+def test_photos_of_other_depths_are_prepared_as_8_bits(neus, tmp_path):
+    """16-bit grey and palette: what a later stage reads is what this one saw."""
+    deep = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 21
+    Image.fromarray(deep).save(neus / "image" / "000.png")
+    Image.open(neus / "image" / "001.png").convert("P").save(neus / "image" / "001.png")
+    (neus / "image" / "002.png").rename(neus / "image" / "002 ü x.png")
+    assert call("prepare", "--format", "neus", "--source", neus, "--name", "d/s", "--out", tmp_path / "out é") == 0
+    made = [Image.open(tmp_path / "out é" / "images" / name) for name in ("000.png", "001.png", "002 ü x.png")]
+    assert [image.mode for image in made] == ["RGB"] * 3
+    np.testing.assert_allclose(np.asarray(made[0])[..., 1], deep / 257, atol=0.51)
 
 
 def test_sfm_of_featureless_photos(refused, tmp_path):

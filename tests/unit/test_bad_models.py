@@ -122,6 +122,11 @@ def test_mesh_file_names(trained, refused):
 
 
 TRUTH_CASES = {
+    "no area": (
+        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+        b"element face 1\nproperty list uchar int vertex_indices\nend_header\n3 -1 0.5\n3 0 0 0\n",
+        ("truth.ply", "no area", "export it again"),
+    ),
     "absent": (None, ("truth.ply", "no such mesh file", "check the path")),
     "text": (b"this is no mesh", ("truth.ply", "not a readable mesh", "export it again")),
     "empty": (b"", ("truth.ply", "not a readable mesh", "export it again")),
@@ -175,3 +180,14 @@ def test_views_that_were_not_rendered(trained, refused, tmp_path):
 def test_report_of_no_runs(text, refused, tmp_path):
     (tmp_path / "runs.json").write_text(text)
     refused("report", "--results", tmp_path, "--runs", tmp_path / "runs.json", words=("runs.json",))
+
+
+def test_fusion_of_pictures_of_one_pixel(trained, refused):
+    argv = ["--model", trained / "run" / "model.pt", "--scene", trained / "scene", "--device", "cpu"]
+    refused("tsdf", *argv, "tsdf.voxel=0.1", "tsdf.downscale=1000", words=("no depth", "tsdf.min_opacity"), code=4)
+
+
+def test_a_floor_above_the_object(trained, refused):
+    argv = ["--mesh", trained / "sphere.ply", "--ground-truth", trained / "sphere.ply", "--scene", trained / "scene"]
+    words = ("under evaluate.floor (1000)", "lower it")
+    refused("evaluate_mesh", *argv, "evaluate.samples=500", "evaluate.floor=1000", words=words)
