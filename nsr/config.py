@@ -274,21 +274,6 @@ def section(config: Config, *names: str) -> dict[str, Any]:
     return {name: asdict(getattr(config, name)) for name in names}
 
 
-def schedule_value(schedule: Schedule, step: int) -> float:
-    """Value of a schedule at a step: linear between the knots, constant beyond them."""
-    if isinstance(schedule, (int, float)):
-        return float(schedule)
-    previous_step, previous = schedule[0]
-    for knot_step, value in schedule:
-        if step <= knot_step:
-            if knot_step == previous_step:
-                return float(value)
-            share = max(0.0, (step - previous_step) / (knot_step - previous_step))
-            return float(previous + share * (value - previous))
-        previous_step, previous = knot_step, value
-    return float(previous)
-
-
 def json_schema(kind: type = Config) -> dict[str, Any]:
     """JSON schema of a config dataclass; every key optional, unknown keys refused."""
     from nsr.config_schema import dataclass_schema

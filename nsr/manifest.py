@@ -91,7 +91,7 @@ def read_manifest(path: Path) -> tuple[SceneRow, ...]:
         ConfigError: unreadable or empty table, wrong columns, or a wrong row (see `check_row`), with the line's number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # spreadsheets write a byte order mark
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a manifest with the config key 'scenes'") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]

@@ -13,6 +13,7 @@ from nsr.mesh.visibility import Camera, inside_masks, times_seen
 
 MAX_ORDER = 32  # a large face is looked at on a lattice of at most this many steps along its edges
 _FACES_AT_ONCE = 1 << 19
+_POINTS_PER_FACE, _POINTS_FREE = 2, 200_000  # the lattices of all faces together have at most about this many points
 
 
 def cull_masked(mesh: Mesh, cameras: Sequence[Camera], radius: int) -> Mesh:
@@ -25,15 +26,16 @@ def cull_masked(mesh: Mesh, cameras: Sequence[Camera], radius: int) -> Mesh:
 def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: int = 0) -> Mesh:
     """Keep the faces of which at least `min_views` cameras see some point.
 
-    Looked at are the vertices and, on faces larger than a pixel, a lattice of points about one pixel apart. The mesh
-    itself hides what lies behind it.
+    Looked at are the vertices and, on faces with no seen vertex, a lattice of points: about one pixel apart, wider on
+    meshes of many faces, where that would be hundreds of millions of rays. The mesh itself hides what lies behind it.
     """
     if min_views <= 0 or not len(mesh.faces):
         return mesh
     surface = (mesh.vertices, mesh.faces)
     seen = times_seen(surface, mesh.vertices, cameras, min_views, threads) >= min_views
     keep = np.asarray(seen[mesh.faces].any(axis=1))
-    hidden, footprint = np.flatnonzero(~keep), pixel_footprint(mesh, cameras)
+    hidden = np.flatnonzero(~keep)
+    footprint = affordable_spacing(mesh, hidden, pixel_footprint(mesh, cameras))
     for start in range(0, len(hidden), _FACES_AT_ONCE):
         face, points = lattice(mesh, hidden[start : start + _FACES_AT_ONCE], footprint)
         again = times_seen(surface, points, cameras, min_views, threads) >= min_views
@@ -52,6 +54,27 @@ def pixel_footprint(mesh: Mesh, cameras: Sequence[Camera]) -> float:
     return min(sizes, default=np.inf)
 
 
+def affordable_spacing(mesh: Mesh, faces: NDArray[np.int64], spacing: float) -> float:
+    """`spacing`, or the multiple of it at which the lattices of the given faces (K,) have an affordable number of points."""
+    budget = _POINTS_PER_FACE * len(faces) + _POINTS_FREE
+    longest = _longest_edge(mesh.vertices[mesh.faces[faces]])
+    while spacing < longest.max(initial=0.0) and _lattice_points(_order(longest, spacing)).sum() > budget:
+        spacing *= 1.5
+    return spacing
+
+
+def _longest_edge(corners: Array) -> Array:
+    return np.asarray(np.linalg.norm(corners - np.roll(corners, -1, axis=1), axis=2).max(axis=1, initial=0.0))
+
+
+def _order(longest: Array, spacing: float) -> NDArray[np.int64]:
+    return np.clip(np.ceil(longest / spacing).astype(np.int64) + 2, 3, MAX_ORDER)
+
+
+def _lattice_points(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (order - 1) * (order - 2) // 2
+
+
 def lattice(mesh: Mesh, faces: NDArray[np.int64], spacing: float) -> tuple[NDArray[np.int64], Array]:
     """Inner points of the given faces (K,), about `spacing` apart: the face of each point (P,) and the points (P, 3).
 
@@ -59,8 +82,7 @@ def lattice(mesh: Mesh, faces: NDArray[np.int64], spacing: float) -> tuple[NDArr
     point (its centre) when it is small.
     """
     corners = mesh.vertices[mesh.faces[faces]]
-    edge = np.linalg.norm(corners - np.roll(corners, -1, axis=1), axis=2).max(axis=1, initial=0.0)
-    order = np.clip(np.ceil(edge / spacing).astype(np.int64) + 2, 3, MAX_ORDER)
+    order = _order(_longest_edge(corners), spacing)
     owner, points = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 3))]
     for n in np.unique(order):
         i, j = (index.reshape(-1) for index in np.mgrid[1:n, 1:n])

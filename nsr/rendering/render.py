@@ -39,13 +39,24 @@ class Renderable(Protocol):
     """
 
     @property
-    def model(self) -> SurfaceModel: ...  # noqa: D102
+    def model(self) -> SurfaceModel:
+        """The field."""
+        ...
+
     @property
-    def occupied(self) -> Tensor: ...  # noqa: D102
+    def occupied(self) -> Tensor:
+        """Occupancy (G, G, G), bool."""
+        ...
+
     @property
-    def march_steps(self) -> int: ...  # noqa: D102
+    def march_steps(self) -> int:
+        """Marching steps along the diagonal of the cube."""
+        ...
+
     @property
-    def ray_chunk(self) -> int: ...  # noqa: D102
+    def ray_chunk(self) -> int:
+        """Rays rendered at once."""
+        ...
 
 
 @torch.no_grad()

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nsr.config import LossConfig, TrainConfig, schedule_value
+from nsr.config import LossConfig, TrainConfig
 from nsr.fields.model import SurfaceModel
 from nsr.losses import colour_l1, colour_mse, curvature, distortion, eikonal, mask_entropy, opaque_entropy, sparsity
 from nsr.rendering.alpha import cell_visibility
 from nsr.rendering.volume import Rendered, background_colour, draw_samples, render_samples, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore, RayBatch
+from nsr.train.schedule import schedule_value
 
 _COLOUR = {"l1": colour_l1, "mse": colour_mse}
 _POINT_CHUNK = 1 << 18

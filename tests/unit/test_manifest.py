@@ -163,3 +163,9 @@ def test_order_of_settings() -> None:
     with_method = resolve_scene(only, workflow, "nsr")
     assert (with_method.train.steps, with_method.train.samples, with_method.train.seed) == (10, 99, 3)
     assert resolve_scene(only, workflow, None).train.steps == 20000
+
+
+def test_files_from_spreadsheets_are_read(place: Path) -> None:
+    """A byte order mark and Windows line endings change nothing."""
+    (place / "scenes.tsv").write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\n{row()}\r\n".encode())
+    assert read_manifest(Path("scenes.tsv")) == (SceneRow("d", "s", "photos", "photos"),)

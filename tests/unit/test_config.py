@@ -1,0 +1,52 @@
+"""Settings: layers, refusals with the nearest key, schedules at their knots, and the shipped presets."""
+
+from pathlib import Path
+
+import pytest
+
+from nsr.config import Config, resolve, section
+from nsr.errors import ConfigError
+from nsr.train.schedule import schedule_value
+
+PRESETS = sorted((Path(__file__).resolve().parents[2] / "config" / "methods").glob("*.yaml"))
+
+
+def test_later_layers_win(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("mesh:\n  resolution: 64\ntrain:\n  steps: 7\n")
+    config = resolve([preset, {"train": {"steps": 8}}], ["train.seed=3"])
+    assert (config.mesh.resolution, config.train.steps, config.train.seed) == (64, 8, 3)
+    assert config.sfm == Config().sfm
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("mesh.resolutin=3", "Did you mean: 'resolution'"),
+        ("train.loss.colour=l3", "l3.*'l1', 'mse'"),
+        ("train.steps=many", "many.*train.steps"),
+        ("train.loss.mask=heavy", "train.loss.mask: 'heavy' is neither a number nor"),
+        ("train.loss.mask=[[10,1],[5,2]]", "rising steps"),
+        ("mesh.resolution=0", "mesh.resolution"),
+    ],
+)
+def test_mistakes_are_named(override, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        resolve([], [override])
+    assert "\n" not in str(error.value)
+
+
+def test_section_is_what_was_asked_for():
+    assert list(section(Config(), "mesh", "tsdf")) == ["mesh", "tsdf"]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_shipped_presets_resolve(preset):
+    assert resolve([preset]) != Config()
+
+
+def test_schedule_at_and_between_its_knots():
+    knots = [[10, 1.0], [20, 3.0], [20, 0.0], [40, 0.5]]
+    values = [schedule_value(knots, step) for step in (0, 10, 15, 20, 30, 40, 99)]
+    assert values == [1.0, 1.0, 2.0, 3.0, 0.25, 0.5, 0.5]
+    assert schedule_value(0.3, 12345) == 0.3
