@@ -7,7 +7,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -80,8 +80,7 @@ def read_workflow_config(config: Mapping[str, Any]) -> WorkflowConfig:
         raise ConfigError("config: settings must be a mapping, e.g. {mesh: {resolution: 256}}")
     for method in parsed.methods:
         _check_method(str(method))
-    resolve([parsed.settings])
-    return parsed
+    return replace(parsed, settings=_typed(parsed.settings, asdict(resolve([parsed.settings]))))
 
 
 def read_manifest(path: Path) -> tuple[SceneRow, ...]:
@@ -189,6 +188,18 @@ def schema_texts() -> dict[str, str]:
 def _files(folder: Path) -> tuple[Path, ...]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return tuple(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _typed(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The given settings with the types of the resolved ones: snakemake hands nested values of `--config` on as text."""
+    out: dict[str, Any] = {}
+    for key, value in given.items():
+        typed = resolved[key]
+        if isinstance(value, Mapping):
+            out[key] = _typed(value, typed)
+        else:
+            out[key] = list(typed) if isinstance(typed, tuple) else typed
+    return out
 
 
 def _check_method(method: str) -> None:

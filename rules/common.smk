@@ -29,7 +29,9 @@ def read_everything():
     try:
         workflow_config = manifest.read_workflow_config(config)
         rows = manifest.read_manifest(Path(workflow_config.scenes))
-        validate(config, str(ROOT / "config/schemas/config.schema.yaml"), set_default=False)
+        validate(
+            {**config, "settings": workflow_config.settings}, str(ROOT / "config/schemas/config.schema.yaml"), set_default=False
+        )
         for row in rows:
             validate(vars(row).copy(), str(ROOT / "config/schemas/scenes.schema.yaml"), set_default=False)
     except ConfigError as error:

@@ -169,3 +169,10 @@ def test_files_from_spreadsheets_are_read(place: Path) -> None:
     """A byte order mark and Windows line endings change nothing."""
     (place / "scenes.tsv").write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\n{row()}\r\n".encode())
     assert read_manifest(Path("scenes.tsv")) == (SceneRow("d", "s", "photos", "photos"),)
+
+
+def test_settings_given_as_text_get_their_types() -> None:
+    """Snakemake's `--config settings={...}` leaves numbers as text."""
+    given = {"settings": {"mesh": {"resolution": "100", "colours": "false"}, "evaluate": {"thresholds": ["1", "2"]}}}
+    settings = read_workflow_config(given).settings
+    assert settings == {"mesh": {"resolution": 100, "colours": False}, "evaluate": {"thresholds": [1.0, 2.0]}}
