@@ -26,6 +26,15 @@ def stage_parser(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def model_parser(doc: str | None) -> argparse.ArgumentParser:
+    """`stage_parser` with the options of all programs that read a trained model: `--model`, `--scene`, `--device`."""
+    parser = stage_parser(doc)
+    parser.add_argument("--model", type=Path, required=True, help="model.pt of the training stage")
+    parser.add_argument("--scene", type=Path, required=True, help="scene folder of the prepare stage")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    return parser
+
+
 def settings(args: argparse.Namespace) -> Config:
     """The resolved configuration of a stage's arguments: files, then JSON, then single overrides."""
     try:

@@ -9,16 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nsr.cli import main_exit, settings, stage_parser, threads
+from nsr.cli import main_exit, model_parser, settings, threads
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The program's options."""
-    parser = stage_parser(__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="model.pt of the training stage")
-    parser.add_argument("--scene", type=Path, required=True, help="scene folder of the prepare stage")
+    parser = model_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="mesh file to write, .ply")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     return parser
 
 

@@ -14,11 +14,8 @@ from nsr import cli
 
 def build_parser() -> argparse.ArgumentParser:
     """The program's options."""
-    parser = cli.stage_parser(__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="model.pt of a trained scene")
-    parser.add_argument("--scene", type=Path, required=True, help="prepared scene folder")
+    parser = cli.model_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="output folder, replaced")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 
 

@@ -55,12 +55,12 @@ def require_masks(scene: Scene) -> None:
     Raises:
         DataError: names the first view without one.
     """
-    for view in scene.views:
-        if view.mask is None:
-            raise DataError(
-                f"{view.image}: no mask, and the method needs one for every view of {scene.name}; "
-                "give masks to prepare or choose a method without masks"
-            )
+    missing = [view.image for view in scene.views if view.mask is None]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: this method needs masks, but {len(missing)} of {len(scene.views)} views have none; give a masks folder "
+            "in the manifest, or set train.use_masks=auto with a learned background"
+        )
 
 
 def _share(mask: NDArray[np.uint8]) -> float:

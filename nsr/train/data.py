@@ -14,6 +14,7 @@ from nsr.log import get_logger
 from nsr.provenance import hash_files, hash_json
 from nsr.sampling.pixels import PixelStore
 from nsr.scene.images import load_view_images, load_view_masks
+from nsr.scene.masks import require_masks
 from nsr.scene.scene import Scene, View
 
 
@@ -64,12 +65,8 @@ def decide_masks(scene: Scene, policy: Literal["auto", "required", "never"]) -> 
     Raises:
         DataError: the policy is `required` and some view has no mask.
     """
-    if policy == "required" and not scene.has_masks:
-        missing = [view.name for view in scene.views if view.mask is None]
-        raise DataError(
-            f"{scene.root}: this method needs masks, but {len(missing)} of {len(scene.views)} views have none (first: {missing[0]}); "
-            "give a masks folder in the manifest, or set train.use_masks=auto with a learned background"
-        )
+    if policy == "required":
+        require_masks(scene)
     return policy != "never" and scene.has_masks
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.unit.look_at import look_at
+
 WIDTH, HEIGHT = 64, 48
 # Extra parameters that follow focal lengths and principal point, by COLMAP model name: the distortion of a real lens.
 DISTORTION = {
@@ -47,12 +49,7 @@ def make_views(count: int = 5, *, several_cameras: bool = True, square: bool = F
     for index in range(count):
         angle = 2 * np.pi * index / count
         position = centre + 4.0 * np.array([np.cos(angle), np.sin(angle), 0.4])
-        z = (centre - position) / np.linalg.norm(centre - position)
-        x = np.cross(z, [0.0, 0.0, 1.0])
-        x /= np.linalg.norm(x)
-        w2c = np.eye(4)
-        w2c[:3, :3] = np.stack([x, np.cross(z, x), z])
-        w2c[:3, 3] = -w2c[:3, :3] @ position
+        w2c = look_at(position, centre)
         shift = index if several_cameras else 0
         fx = 60.0 + 2.0 * shift
         K = np.array([[fx, 0.0, 32.0], [0.0, fx if square else fx + 1.5, 24.0], [0.0, 0.0, 1.0]])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from nsr.conventions import Similarity
 from nsr.scene.scene import Scene, View, save_scene, with_held_out
+from tests.unit.look_at import look_at
 
 SCALE, SHIFT, RADIUS = 10.0, np.array([3.0, -2.0, 100.0]), 0.5
 METRICS = {
@@ -22,17 +23,6 @@ METRICS = {
     "chamfer_world": 0.0358,
 }
 VIEW_METRICS = {"psnr": 27.123456, "ssim": 0.91, "psnr_masked": 21.5}
-
-
-def look_at(centre: np.ndarray) -> np.ndarray:
-    """World to camera (4, 4), OpenCV axes, z axis up, of a camera at `centre` (unit frame) that looks at the origin."""
-    forward = -centre / np.linalg.norm(centre)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    w2c = np.eye(4)
-    w2c[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    w2c[:3, 3] = -w2c[:3, :3] @ centre
-    return w2c
 
 
 def make_scene(folder: Path, name: str, views: int = 8) -> Scene:

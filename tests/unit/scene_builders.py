@@ -11,20 +11,14 @@ from PIL import Image
 
 from nsr.data.raw import RawCamera, RawScene, RawView
 from nsr.scene.scene import View
+from tests.unit.look_at import look_at
 
 WIDTH, HEIGHT = 96, 72
 
 
-def look_at(position, target) -> np.ndarray:
-    """World-to-camera (4, 4), OpenCV axes, of a camera at `position` that looks at `target`."""
-    position, target = np.asarray(position, float), np.asarray(target, float)
-    z = (target - position) / np.linalg.norm(target - position)
-    x = np.cross(z, [0.1, 0.2, 1.0])
-    x /= np.linalg.norm(x)
-    out = np.eye(4)
-    out[:3, :3] = np.stack([x, np.cross(z, x), z])
-    out[:3, 3] = -out[:3, :3] @ position
-    return out
+def tilted(position, target) -> np.ndarray:
+    """`look_at` with no axis of the world upright."""
+    return look_at(position, target, up=(0.1, 0.2, 1.0))
 
 
 def around(target, distance: float, count: int) -> list[np.ndarray]:
@@ -34,7 +28,7 @@ def around(target, distance: float, count: int) -> list[np.ndarray]:
         z = 1 - (2 * index + 1) / count
         angle = 2.399963 * index
         ring = np.sqrt(1 - z * z)
-        poses.append(look_at(np.asarray(target) + distance * np.array([ring * np.cos(angle), ring * np.sin(angle), z]), target))
+        poses.append(tilted(np.asarray(target) + distance * np.array([ring * np.cos(angle), ring * np.sin(angle), z]), target))
     return poses
 
 

@@ -141,4 +141,4 @@ def test_parameter_groups_cover_everything_once():
     model = SurfaceModel(ModelConfig(encoding=ENCODING), torch.Generator().manual_seed(0))
     grouped = [*model.table_parameters(), *model.network_parameters(), model.log_sharpness]
     assert sorted(map(id, grouped)) == sorted(map(id, model.parameters()))
-    assert float(model.sharpness()) == pytest.approx(20.0, rel=1e-5)
+    assert model.sharpness().item() == pytest.approx(20.0, rel=1e-5)

@@ -9,6 +9,7 @@ from nsr.conventions import pixel_rays
 from nsr.errors import ConfigError, EmptyMesh
 from nsr.mesh.stage import scaled_camera
 from nsr.mesh.tsdf import DepthFrame, fuse
+from tests.unit.look_at import look_at
 
 CENTRE, RADIUS, VOXEL = np.array([0.1, -0.05, 0.07]), 0.5, 0.02
 
@@ -16,11 +17,7 @@ CENTRE, RADIUS, VOXEL = np.array([0.1, -0.05, 0.07]), 0.5, 0.02
 def frame(position, width=160, height=120):
     """Exact z depth of the sphere from a camera at `position`, colour = outward normal."""
     forward = -position / np.linalg.norm(position)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    w2c = np.eye(4)
-    w2c[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    w2c[:3, 3] = -w2c[:3, :3] @ position
+    w2c = look_at(position)
     K = np.array([[200.0, 0.0, width / 2], [0.0, 200.0, height / 2], [0.0, 0.0, 1.0]])
     rows, columns = np.mgrid[:height, :width] + 0.5
     origin, direction = pixel_rays(K, w2c, np.stack([columns.ravel(), rows.ravel()], axis=1))

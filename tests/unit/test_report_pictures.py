@@ -19,7 +19,8 @@ from nsr.report import figures
 from nsr.report.geometry import evaluated_samples, truth_frame, unit_mesh
 from nsr.report.pictures import WIDTH, depth_picture, encode, mesh_pictures, spread
 from nsr.report.shade import BACK, FRONT, UNCOUNTED, Camera, cast, colour_stops, error_coloured, error_values, shaded
-from tests.unit.report_fixture import RADIUS, SCALE, SHIFT, look_at, make_scene
+from tests.unit.look_at import look_at
+from tests.unit.report_fixture import RADIUS, SCALE, SHIFT, make_scene
 
 CAMERA = Camera(np.array([[90.0, 0, 40], [0, 90.0, 30], [0, 0, 1]]), look_at(np.array([2.5, 0.0, 0.8])), 80, 60)
 

@@ -7,7 +7,8 @@ import torch
 from nsr.conventions import MASK_IGNORE, pixel_rays, project
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore, ball_window
-from tests.unit.training_scene import SIZE, K, look_at_unit
+from tests.unit.look_at import look_at
+from tests.unit.training_scene import SIZE, K
 
 CPU = torch.device("cpu")
 
@@ -20,7 +21,7 @@ def two_views(crop=False):
         images.append(np.stack([columns, rows, np.full_like(rows, view)], -1).astype(np.uint8))
         masks.append(np.where(columns % 2 == 0, 255, 0).astype(np.uint8))
     masks[1][:5] = MASK_IGNORE
-    w2c = np.stack([look_at_unit(np.array([2.0, 1, 0.5])), look_at_unit(np.array([-1.5, 2, 1]))])
+    w2c = np.stack([look_at(np.array([2.0, 1, 0.5])), look_at(np.array([-1.5, 2, 1]))])
     Ks = np.stack([np.array([[40.0, 0.3, 14], [0, 42, 9], [0, 0, 1]]), np.array([[15.0, 0, 6], [0, 15, 5], [0, 0, 1]])])
     return PixelStore(images, masks, Ks, w2c, crop_to_ball=crop, device=CPU), Ks, w2c
 
@@ -54,7 +55,7 @@ def test_every_pixel_is_equally_likely():
 
 
 def test_window_holds_the_ball_and_little_more():
-    w2c = look_at_unit(np.array([3.0, 1.0, 0.4]))
+    w2c = look_at(np.array([3.0, 1.0, 0.4]))
     far = np.diag([0.4, 0.4, 1]) @ K + np.array([[0, 0, 14], [0, 0, 14], [0, 0, 0]])
     directions = np.random.default_rng(0).normal(size=(20_000, 3))
     surface = directions / np.linalg.norm(directions, axis=1, keepdims=True)
@@ -62,7 +63,7 @@ def test_window_holds_the_ball_and_little_more():
     left, top, right, bottom = ball_window(far, w2c, SIZE, SIZE)
     np.testing.assert_allclose([left, top], pixels.min(0), atol=1.2)
     np.testing.assert_allclose([right, bottom], pixels.max(0), atol=1.2)
-    assert ball_window(K, look_at_unit(np.array([0.9, 0, 0.1])), 48, 48) == (0, 0, 48, 48), "a camera inside sees it everywhere"
+    assert ball_window(K, look_at(np.array([0.9, 0, 0.1])), 48, 48) == (0, 0, 48, 48), "a camera inside sees it everywhere"
 
 
 def test_cropped_rays_aim_at_the_ball():

@@ -11,7 +11,7 @@ from PIL import Image
 from nsr.errors import DataError
 from nsr.scene import images
 from nsr.scene.images import exif_orientation, load_image, load_mask, load_rgba, load_view_images, load_view_masks, save_png
-from tests.unit.scene_builders import look_at, make_view
+from tests.unit.scene_builders import make_view, tilted
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -96,7 +96,7 @@ def test_mask_of_another_size_names_both_sizes(tmp_path):
 
 
 def test_view_loaders(tmp_path):
-    view = make_view("v", look_at((0, 0, 3), (0, 0, 0)), 30, 20)
+    view = make_view("v", tilted((0, 0, 3), (0, 0, 0)), 30, 20)
     from dataclasses import replace
 
     mask = np.where(PICTURE[..., 0] > 99, 255, 0).astype(np.uint8)

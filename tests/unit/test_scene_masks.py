@@ -11,9 +11,9 @@ from nsr.conventions import Similarity
 from nsr.errors import DataError
 from nsr.scene.masks import check_masks, require_masks
 from nsr.scene.scene import Scene
-from tests.unit.scene_builders import ball_mask, look_at, make_view
+from tests.unit.scene_builders import ball_mask, make_view, tilted
 
-VIEW = make_view("a", look_at((0, 0, 4), (0, 0, 0)))
+VIEW = make_view("a", tilted((0, 0, 4), (0, 0, 0)))
 GOOD = ball_mask(VIEW, (0, 0, 0), 1.0)
 PATHS = [Path(f"mask/{i}.png") for i in range(5)]
 
@@ -55,5 +55,5 @@ def test_empty_and_full_masks():
 
 def test_method_that_needs_masks_names_the_view_without_one(tmp_path):
     scene = Scene(tmp_path, "d/s", (VIEW,), Similarity.identity())
-    with pytest.raises(DataError, match=r"a\.png: no mask, and the method needs one.*d/s; give masks to prepare"):
+    with pytest.raises(DataError, match=r"a\.png: this method needs masks, but 1 of 1 views have none; give a masks folder"):
         require_masks(scene)

@@ -14,7 +14,7 @@ from nsr.errors import DataError
 from nsr.scene.hull import enclosing_ball, hull_ball
 from nsr.scene.rays import nearest_point
 from nsr.scene.region import Evidence, ball_of_cameras, ball_of_points, find_region, parse_ball
-from tests.unit.scene_builders import around, ball_mask, look_at, make_view
+from tests.unit.scene_builders import around, ball_mask, make_view, tilted
 
 CENTRE, RADIUS = np.array([5.0, -20.0, 300.0]), 40.0
 # The cameras look past the object's centre, as hand-held cameras do.
@@ -121,7 +121,7 @@ def test_rays_meet_where_most_of_them_do():
 
 def test_cameras_alone():
     aimed = [make_view(str(i), pose) for i, pose in enumerate(around(CENTRE, 160.0, 8))]
-    aimed[2] = replace(aimed[2], w2c=look_at(CENTRE + [100.0, 0, 0], CENTRE))
+    aimed[2] = replace(aimed[2], w2c=tilted(CENTRE + [100.0, 0, 0], CENTRE))
     centre, radius = ball_of_cameras(aimed)
     np.testing.assert_allclose(centre, CENTRE, atol=1e-6)
     assert radius == pytest.approx(50.0)
@@ -135,7 +135,7 @@ def test_sparse_points_with_clutter():
     direction = rng.standard_normal((3000, 3))
     surface = CENTRE + RADIUS * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     clutter = CENTRE + rng.standard_normal((600, 3)) * 600
-    ring = [look_at(CENTRE + 160 * np.array([np.cos(a), np.sin(a), 0.5]), CENTRE) for a in np.linspace(0, 6, 20)]
+    ring = [tilted(CENTRE + 160 * np.array([np.cos(a), np.sin(a), 0.5]), CENTRE) for a in np.linspace(0, 6, 20)]
     views = [make_view(str(i), pose, focal=120.0) for i, pose in enumerate(ring)]
     centre, radius = ball_of_points(make_points(np.concatenate([surface, clutter])), views)
     assert np.linalg.norm(centre - CENTRE) < 0.1 * RADIUS

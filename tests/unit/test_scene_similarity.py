@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from nsr.conventions import Similarity, camera_centres, pixel_rays, project
 from nsr.errors import DataError
-from tests.unit.scene_builders import look_at
+from tests.unit.scene_builders import tilted
 
 NUMBER = st.floats(-100, 100)
 POINTS = np.random.default_rng(5).uniform(-1, 1, (50, 3))
@@ -39,7 +39,7 @@ def test_inverse_compose_matrix_and_dict_agree_with_apply(first, second):
 @given(similarities(), st.floats(1.5, 10), st.floats(-3, 3))
 def test_unit_camera_sees_unit_points_where_the_world_camera_sees_world_points(similarity, distance, angle):
     eye = similarity.apply(distance * np.array([[np.cos(angle), np.sin(angle), 0.3]]))[0]
-    w2c = look_at(eye, similarity.t)
+    w2c = tilted(eye, similarity.t)
     K = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
     unit = similarity.camera_to_unit(w2c)
     world_pixels, world_depth = project(K, w2c, similarity.apply(0.5 * POINTS))
@@ -51,7 +51,7 @@ def test_unit_camera_sees_unit_points_where_the_world_camera_sees_world_points(s
 
 
 def test_rays_pass_through_what_they_show():
-    w2c = look_at((3.0, 1.0, 2.0), (0, 0, 0))
+    w2c = tilted((3.0, 1.0, 2.0), (0, 0, 0))
     K = np.array([[500.0, 1.5, 320], [0, 510, 240], [0, 0, 1]])
     pixels, depth = project(K, w2c, POINTS)
     origin, direction = pixel_rays(K, w2c, pixels)

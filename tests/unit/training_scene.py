@@ -6,22 +6,12 @@ from PIL import Image
 from nsr.config import Config, resolve
 from nsr.conventions import Similarity, pixel_rays
 from nsr.scene.scene import Scene, View, save_scene
+from tests.unit.look_at import look_at
 
 RADIUS, SIZE = 0.6, 48
 # The world is scaled, turned and shifted, so that a mistake of frames cannot stay hidden.
 SIMILARITY = Similarity(2.5, np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([3.0, -1.0, 0.5]))
 K = np.array([[60.0, 0, SIZE / 2], [0, 60.0, SIZE / 2], [0, 0, 1]])
-
-
-def look_at_unit(centre):
-    """World-to-camera (4, 4) in the unit frame of a camera at `centre` that looks at the origin, z up."""
-    forward = -centre / np.linalg.norm(centre)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    w2c = np.eye(4)
-    w2c[:3, :3], w2c[:3, 3] = rotation, -rotation @ centre
-    return w2c
 
 
 def photograph(w2c_unit):
@@ -47,7 +37,7 @@ def sphere_scene(root, *, masks=True, views=12, invert=False):
         angle = 2 * np.pi * index / views
         height = 0.9 if index % 2 else -0.5
         centre = 2.4 * np.array([np.cos(angle), np.sin(angle), height]) / np.linalg.norm([1, height])
-        w2c_unit = look_at_unit(centre)
+        w2c_unit = look_at(centre)
         image, mask = photograph(w2c_unit)
         name = f"view{index:02d}"
         Image.fromarray(image).save(root / "images" / f"{name}.png")
