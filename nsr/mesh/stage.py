@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsr.config import Config, MeshConfig, section
-from nsr.conventions import Array
 from nsr.errors import DataError
 from nsr.log import get_logger
 from nsr.mesh import clean, cull
@@ -144,20 +143,11 @@ def _numpy_functions(trained: Any, device: Any) -> tuple[SdfFunction, ColourFunc
     )
 
 
-def scaled_camera(K: Array, width: int, height: int, downscale: int) -> tuple[Array, int, int]:
-    """Intrinsics, width and height of the image `downscale` times smaller (at least one pixel)."""
-    small_width, small_height = max(1, width // downscale), max(1, height // downscale)
-    scaled = K.copy()
-    scaled[0] *= small_width / width
-    scaled[1] *= small_height / height
-    return scaled, small_width, small_height
-
-
 def _rendered_frames(trained: Any, scene: Scene, downscale: int, min_opacity: float) -> Iterator[DepthFrame]:
     from nsr.rendering.render import render_view
 
     for number, (view, w2c) in enumerate(zip(scene.views, scene.unit_w2c(scene.views), strict=True), start=1):
-        K, width, height = scaled_camera(view.K, view.width, view.height, max(1, downscale))
+        K, width, height = view.shrunk(downscale)
         image = render_view(trained, K, w2c, width, height)
         get_logger().info("depth of view %s (%d of %d)", view.name, number, len(scene.views))
         depth = np.where(image.opacity >= min_opacity, image.depth, 0.0).astype(np.float32)

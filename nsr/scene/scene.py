@@ -44,6 +44,11 @@ class View:
     w2c: Array
     held_out: bool = False
 
+    def shrunk(self, downscale: int) -> tuple[Array, int, int]:
+        """`K` (3, 3), width and height of the image `downscale` times smaller, at least one pixel; the field of view stays."""
+        width, height = max(1, self.width // downscale), max(1, self.height // downscale)
+        return np.diag([width / self.width, height / self.height, 1.0]) @ self.K, width, height
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -12,11 +12,10 @@ import numpy as np
 from PIL import Image
 
 from nsr.config import RenderConfig
-from nsr.conventions import Array
 from nsr.log import get_logger
 from nsr.provenance import check_replaceable, write_json
 from nsr.rendering.render import RenderedView, render_view
-from nsr.scene.scene import Scene, View
+from nsr.scene.scene import Scene
 from nsr.train.model_file import TrainedModel
 
 
@@ -45,7 +44,7 @@ def render_scene(trained: TrainedModel, scene: Scene, out: Path, config: RenderC
     try:
         for view, w2c in zip(views, scene.unit_w2c(views) if views else (), strict=True):
             get_logger().info("rendering %s", view.name)
-            K, width, height = scaled_camera(view, config.downscale)
+            K, width, height = view.shrunk(config.downscale)
             rendered = render_view(trained, K, w2c, width, height)
             files = _write_view(partial, view.name, rendered, trained.similarity.scale)
             size = {"width": width, "height": height, "K": K.tolist()}
@@ -71,12 +70,6 @@ def backdrop(trained: TrainedModel) -> float | None:
     if not trained.info["masked"] or kind == "learned":
         return None
     return 1.0 if kind == "white" else 0.0
-
-
-def scaled_camera(view: View, downscale: int) -> tuple[Array, int, int]:
-    """Intrinsics, width and height of a view at 1/downscale of its size."""
-    width, height = max(1, view.width // downscale), max(1, view.height // downscale)
-    return np.diag([width / view.width, height / view.height, 1.0]) @ view.K, width, height
 
 
 def _write_view(folder: Path, name: str, rendered: RenderedView, scale: float) -> dict[str, str]:

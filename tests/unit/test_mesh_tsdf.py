@@ -7,7 +7,6 @@ import pytest
 
 from nsr.conventions import pixel_rays
 from nsr.errors import ConfigError, EmptyMesh
-from nsr.mesh.stage import scaled_camera
 from nsr.mesh.tsdf import DepthFrame, fuse
 from tests.unit.look_at import look_at
 
@@ -70,11 +69,3 @@ def test_nothing_to_fuse_is_a_named_error():
         fuse([], VOXEL, 4.0)
     with pytest.raises(ConfigError, match=r"tsdf\.truncation"):
         fuse([seen], VOXEL, 0.5)
-
-
-def test_scaled_camera_keeps_the_field_of_view():
-    K = np.array([[150.0, 0.0, 80.5], [0.0, 140.0, 60.25], [0.0, 0.0, 1.0]])
-    scaled, width, height = scaled_camera(K, 161, 121, 2)
-    assert (width, height) == (80, 60)
-    corner = np.linalg.inv(K) @ [161.0, 121.0, 1.0]
-    np.testing.assert_allclose(scaled @ corner, [80.0, 60.0, 1.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from nsr.conventions import Similarity, camera_centres, pixel_rays, project
 from nsr.errors import DataError
+from nsr.scene.scene import View
 from tests.unit.scene_builders import tilted
 
 NUMBER = st.floats(-100, 100)
@@ -66,3 +69,13 @@ def test_rays_pass_through_what_they_show():
 def test_what_is_no_similarity_is_refused(scale, R):
     with pytest.raises(DataError, match="similarity"):
         Similarity(scale, R, np.zeros(3))
+
+
+def test_a_shrunk_view_keeps_the_field_of_view():
+    K = np.array([[150.0, 0.0, 80.5], [0.0, 140.0, 60.25], [0.0, 0.0, 1.0]])
+    view = View("a", Path("a.png"), None, 161, 121, K, np.eye(4))
+    scaled, width, height = view.shrunk(2)
+    assert (width, height) == (80, 60)
+    corner = np.linalg.inv(K) @ [161.0, 121.0, 1.0]
+    np.testing.assert_allclose(scaled @ corner, [80.0, 60.0, 1.0])
+    assert view.shrunk(1000)[1:] == (1, 1)
