@@ -22,17 +22,15 @@ from nsr.errors import ConfigError
 PACKAGE = "nsr"
 # They change no result: settings reach a stage as values, and the rest is messages, the command line and version numbers.
 _NOT_HASHED = {
-    *(
-        "nsr",
-        "nsr.cli",
-        "nsr.config",
-        "nsr.config_checks",
-        "nsr.config_schema",
-        "nsr.digest",
-        "nsr.errors",
-        "nsr.log",
-        "nsr.manifest",
-    ),
+    "nsr",
+    "nsr.cli",
+    "nsr.config",
+    "nsr.config_checks",
+    "nsr.config_schema",
+    "nsr.digest",
+    "nsr.errors",
+    "nsr.log",
+    "nsr.manifest",
     "nsr.provenance",
 }
 

@@ -34,8 +34,9 @@ def to_seen_surface(
 
     Args:
         points: (P, 3) predictions. seen: (G, 3) seen ground truth. everything: (A, 3) the whole ground truth, seen or not.
-        dense: (D, 3) denser sample of the whole ground truth. percent: length of one percent of the object radius. reach: percent; samples this near are next to a
-            point, twice as near the dense sample decides. Must not be less than the samples' spacing.
+        dense: (D, 3) denser sample of the whole ground truth. percent: length of one percent of the object radius.
+        reach: percent; samples this near are next to a point, and the dense sample decides up to twice as far. Must not be
+            less than the samples' spacing.
     """
     from scipy.spatial import cKDTree
 

@@ -15,8 +15,6 @@ from nsr.kernels.march.reference import ball_interval
 from nsr.kernels.packed import Packed
 from nsr.rendering.alpha import annealed_cosine, neus_alpha
 
-_FIXED_BACKGROUNDS = {"white": 1.0, "black": 0.0, "none": 0.0}
-
 
 class Rendered(NamedTuple):
     """R rays and the S samples behind them.
@@ -110,7 +108,12 @@ def background_colour(model: SurfaceModel, origin: Tensor, direction: Tensor, ge
         return _learned_background(model, origin, direction, generator)
     if kind == "random" and generator is not None:
         return torch.rand(origin.shape[0], 3, generator=generator, device=origin.device)
-    return torch.full_like(origin, _FIXED_BACKGROUNDS.get(kind, 0.0))
+    return torch.full_like(origin, plain_background(kind))
+
+
+def plain_background(kind: str) -> float:
+    """Grey level in [0, 1] behind the unit ball for every kind that is not learned, as it is rendered without a generator."""
+    return 1.0 if kind == "white" else 0.0
 
 
 def _learned_background(model: SurfaceModel, origin: Tensor, direction: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -7,7 +7,6 @@ a scene folder can be moved or copied to another machine.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from nsr.conventions import Array, Similarity
 from nsr.data.raw import Points
 from nsr.errors import DataError
+from nsr.provenance import write_json
 
 FORMAT_VERSION = 1
 SCENE_FILE = "scene.json"
@@ -100,9 +100,7 @@ def save_scene(scene: Scene) -> None:
         "points": None if scene.points is None else POINTS_FILE,
         "views": [_view_to_dict(scene.root, view) for view in scene.views],
     }
-    partial = scene.root / (SCENE_FILE + ".partial")
-    partial.write_text(json.dumps(data, indent=1))
-    os.replace(partial, scene.root / SCENE_FILE)
+    write_json(scene.root / SCENE_FILE, data)
 
 
 def load_scene(root: Path) -> Scene:

@@ -6,13 +6,12 @@ import json
 import math
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nsr.config import Config
+from nsr.config import Config, section
 from nsr.fields.model import SurfaceModel
 from nsr.log import get_logger
 from nsr.provenance import hash_json, manifest, write_json
@@ -40,8 +39,8 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
         self.step, self.rays, self.seconds, self.samples_seen = 0, config.train.start_rays, 0.0, 0
         self.checkpoint = out / "checkpoint" / "last.pt"
-        settings = {"model": asdict(config.model), "train": asdict(config.train)}
-        self.identity = {"settings": hash_json(settings), "data": self.data.digest}
+        self.settings = section(config, "model", "train")
+        self.identity = {"settings": hash_json(self.settings), "data": self.data.digest}
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -163,16 +162,20 @@ def _run(trainer: Trainer, metrics_file: Path) -> None:
             result = trainer.advance()
             rays += result.rays
             last = trainer.step == train.steps
-            if trainer.step % train.log_every == 0 or last:
-                check_loss(float(result.loss.detach()), trainer.step)  # waits for the device, so the clock below is true
+            logs = trainer.step % train.log_every == 0 or last
+            watches = trainer.step % train.watchdog.every == 0 or last
+            saves = trainer.step % train.checkpoint_every == 0 and not last
+            if logs or watches or saves:
+                # Before anything is kept of this step; it also waits for the device, so that the clock below is true.
+                check_loss(float(result.loss.detach()), trainer.step)
+            if logs:
                 elapsed = time.monotonic() - clock
                 trainer.seconds += elapsed
                 log.record(trainer.record(result, rays / max(elapsed, 1e-9)))
                 clock, rays = time.monotonic(), 0
-            if trainer.step % train.watchdog.every == 0 or last:
-                check_loss(float(result.loss.detach()), trainer.step)
+            if watches:
                 check_geometry(trainer.model, trainer.occupancy, train.watchdog, trainer.step)
-            if trainer.step % train.checkpoint_every == 0 and not last:
+            if saves:
                 trainer.save()
 
 
@@ -191,6 +194,6 @@ def _summary(trainer: Trainer, metrics_file: Path, resumed: bool) -> dict[str, A
         "masks": trainer.data.masked,
         "resumed": resumed,
         "train_views": list(trainer.data.names),
-        "settings": {"model": asdict(trainer.config.model), "train": asdict(trainer.config.train)},
+        "settings": trainer.settings,
         "manifest": manifest(identity=trainer.identity, seed=trainer.config.train.seed),
     }

@@ -15,6 +15,7 @@ from nsr.config import RenderConfig
 from nsr.log import get_logger
 from nsr.provenance import check_replaceable, write_json
 from nsr.rendering.render import RenderedView, render_view
+from nsr.rendering.volume import plain_background
 from nsr.scene.scene import Scene
 from nsr.train.model_file import TrainedModel
 
@@ -69,7 +70,7 @@ def backdrop(trained: TrainedModel) -> float | None:
     kind = trained.model.config.background.kind
     if not trained.info["masked"] or kind == "learned":
         return None
-    return 1.0 if kind == "white" else 0.0
+    return plain_background(kind)
 
 
 def _write_view(folder: Path, name: str, rendered: RenderedView, scale: float) -> dict[str, str]:

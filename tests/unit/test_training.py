@@ -224,6 +224,23 @@ def test_watchdog_stops_on_nan(scene, tmp_path, monkeypatch):
     assert not (tmp_path / "model.pt").exists()
 
 
+def test_a_broken_step_is_never_saved(scene, tmp_path, monkeypatch):
+    """Also when checkpoints fall between log lines: a saved NaN would be resumed for ever."""
+    advance = Trainer.advance
+
+    def poisoned(self):
+        if self.step == 12:
+            with torch.no_grad():
+                self.model.sdf.W1[0, 0] = float("nan")
+        return advance(self)
+
+    monkeypatch.setattr(Trainer, "advance", poisoned)
+    rare = {"every": 50, "after": 50, "max_sharpness_fall": 0.5}
+    with pytest.raises(TrainingDiverged, match="step 16: the loss is nan"):
+        train_scene(scene, quick_config(log_every=50, checkpoint_every=8, watchdog=rare), tmp_path, CPU)
+    assert load_dict(tmp_path / "checkpoint" / "last.pt", CPU)["step"] == 8
+
+
 def test_watchdog_stops_on_empty_occupancy(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "update_occupancy", lambda model, grid, *a, **k: grid.occupied.zero_())
     with pytest.raises(TrainingDiverged, match="occupancy grid is empty.*masks' polarity"):
