@@ -70,6 +70,7 @@ class SdfConfig:
     softplus_beta: float = 100.0
     normals: Literal["closed_form", "finite_difference"] = "closed_form"
     difference_step: float = 1.0  # finite differences: step in cells of the finest active level
+    difference_length: Schedule = 0.0  # finite differences: step in unit-frame length; 0: as difference_step says
 
 
 @dataclass
@@ -79,6 +80,7 @@ class RadianceConfig:
     hidden: int = 64
     layers: int = 2  # hidden layers
     position: bool = False  # feed the position too
+    bias: bool = True  # biases in the ReLU networks, that of a learned background too; tiny-cuda-nn's have none
     view_degree: int = 4  # spherical harmonics of the view direction, 1..4; 0: no view dependence
 
 
@@ -93,6 +95,8 @@ class BackgroundConfig:
     base_resolution: int = 8
     finest_resolution: int = 256
     hidden: int = 64
+    layers: int = 1  # hidden layers of the colour network; the density network has one
+    view_degree: int = 2  # spherical harmonics of the view direction, 1..4; 0: no view dependence
 
 
 @dataclass
@@ -117,13 +121,14 @@ class MarchConfig:
     grid_decay: float = 0.95
     grid_threshold: float = 0.001  # opacity of one step below which a cell is empty
     ray_chunk: int = 4096  # rays rendered at once outside training
+    backend: Literal["auto", "reference", "triton", "nerfacc"] = "auto"  # "auto": triton on a GPU that can run it, else reference
 
 
 @dataclass
 class LossConfig:
     """Weights; each may follow a schedule."""
 
-    colour: Literal["l1", "mse"] = "l1"
+    colour: Literal["l1", "mse", "huber"] = "l1"  # "huber": delta 1 (torch's smooth_l1 too); half of "mse" for colours in [0, 1]
     colour_weight: Schedule = 1.0
     mask: Schedule = 0.0
     eikonal: Schedule = 0.1
@@ -137,15 +142,18 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW with linear warm-up and exponential decay."""
+    """AdamW with linear warm-up, a plateau and exponential decay."""
 
     learning_rate: float = 0.01
     sharpness_rate: float = 0.001
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-15
-    weight_decay: float = 0.01  # networks only, never the hash tables
+    weight_decay: float = 0.01  # of the networks
+    table_weight_decay: float = 0.0  # of the hash tables
     warmup_steps: int = 500
+    hold_steps: int = 0  # steps at the full rate between warm-up and decay
     decay: float = 0.1  # learning rate at the last step over that after warm-up
+    rate: Schedule = 1.0  # a further factor on all learning rates, for drops at given steps
 
 
 @dataclass
@@ -176,7 +184,7 @@ class TrainConfig:
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     checkpoint_every: int = 1000  # steps
     log_every: int = 50  # steps
-    backend: Literal["reference"] = "reference"
+    backend: Literal["auto", "reference", "triton", "tcnn"] = "auto"  # "auto": triton on a GPU that can run it, else reference
 
 
 @dataclass

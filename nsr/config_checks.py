@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
-from nsr.config import Config, LossConfig, Schedule
+from nsr.config import Config, Schedule
 from nsr.errors import ConfigError
 
 # What stages divide by or count with.
@@ -21,8 +23,11 @@ _POSITIVE = (
     "model.encoding.log2_table",
     "model.sdf.hidden",
     "model.sdf.softplus_beta",
+    "model.sdf.difference_step",
     "model.sharpness_start",
     "model.radiance.hidden",
+    "model.background.hidden",
+    "model.background.layers",
     "train.steps",
     "train.samples",
     "train.start_rays",
@@ -44,6 +49,14 @@ _POSITIVE = (
     "evaluate.samples",
     "evaluate.max_distance",
 )
+_NOT_NEGATIVE = (
+    "train.seed",
+    "evaluate.seed",
+    "train.optim.weight_decay",
+    "train.optim.table_weight_decay",
+    "train.optim.hold_steps",
+)
+_VIEW_DEGREES = ("model.radiance.view_degree", "model.background.view_degree")
 _SHARES = ("sfm.min_registered", "prepare.alpha_background", "tsdf.min_opacity")
 
 
@@ -53,30 +66,54 @@ def check_config(config: Config) -> None:
     Raises:
         ConfigError: names the key, its value and what it may be.
     """
-    for name in (f.name for f in fields(LossConfig)):
-        _check_schedule(f"train.loss.{name}", getattr(config.train.loss, name))
-    for key in _POSITIVE:
-        value: Any = attrgetter(key)(config)
-        if not value > 0:  # NaN is not
-            raise ConfigError(f"{key}: {value} must be greater than 0")
-    for key in ("train.seed", "evaluate.seed"):
-        if attrgetter(key)(config) < 0:
-            raise ConfigError(f"{key}: {attrgetter(key)(config)} must not be negative")
-    for key in _SHARES:
-        if not 0 <= attrgetter(key)(config) <= 1:
-            raise ConfigError(f"{key}: {attrgetter(key)(config)} must lie between 0 and 1")
-    if not 0 <= config.model.radiance.view_degree <= 4:
-        raise ConfigError(f"model.radiance.view_degree: {config.model.radiance.view_degree} must be 0, 1, 2, 3 or 4")
+    for name, schedule in _schedules(config):
+        _check_schedule(name, schedule)
+    _check_numbers(config)
     if not all(0 <= beta < 1 for beta in config.train.optim.betas):
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
+    _check_backend(config)
+
+
+def _check_numbers(config: Config) -> None:
+    rules: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+        (_POSITIVE, lambda value: value > 0, "be greater than 0"),
+        (_NOT_NEGATIVE, lambda value: value >= 0, "not be negative"),
+        (_SHARES, lambda value: 0 <= value <= 1, "lie between 0 and 1"),
+        (_VIEW_DEGREES, lambda value: 0 <= value <= 4, "be 0, 1, 2, 3 or 4"),
+    )
+    for keys, good, words in rules:
+        for key in keys:
+            value = attrgetter(key)(config)
+            if not good(value):  # NaN is not
+                raise ConfigError(f"{key}: {value} must {words}")
+
+
+def _check_backend(config: Config) -> None:
+    """tiny-cuda-nn's networks have no biases, and on its encoding the SDF has no closed-form gradient."""
+    wanted = {"model.sdf.normals": "finite_difference", "model.radiance.bias": False}
+    wrong = [key for key, value in wanted.items() if attrgetter(key)(config) != value]
+    if config.train.backend == "tcnn" and wrong:
+        found = " and ".join(f"{key}={str(attrgetter(key)(config)).lower()}" for key in wrong)
+        advice = " ".join(f"{key}={str(value).lower()}" for key, value in wanted.items())
+        raise ConfigError(f"train.backend: tcnn does not go with {found}; set {advice}, or train.backend=auto")
+
+
+def _schedules(section: Any, prefix: str = "") -> Iterator[tuple[str, Schedule]]:
+    """Key and value of every setting that may be a schedule."""
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if is_dataclass(value):
+            yield from _schedules(value, f"{prefix}{item.name}.")
+        elif item.type == "Schedule":
+            yield prefix + item.name, value
 
 
 def _check_schedule(key: str, value: Schedule) -> None:
-    if isinstance(value, (int, float, str)):
-        if isinstance(value, str) and key != "train.loss.colour":
-            raise ConfigError(f"{key}: '{value}' is neither a number nor a list of [step, value]")
-        return
-    knots = value if isinstance(value, list) else []
+    if isinstance(value, str):
+        raise ConfigError(f"{key}: '{value}' is neither a number nor a list of [step, value]")
+    knots = value if isinstance(value, list) else [[0, value]]
     good = bool(knots) and all(isinstance(k, list) and len(k) == 2 and all(isinstance(x, (int, float)) for x in k) for k in knots)
     if not good or [k[0] for k in knots] != sorted(k[0] for k in knots):
         raise ConfigError(f"{key}: {value} is neither a number nor a list of [step, value] with rising steps")
+    if not all(0 <= number < math.inf for knot in knots for number in knot):  # NaN is not
+        raise ConfigError(f"{key}: {value} must not be negative, and must be finite")

@@ -13,7 +13,7 @@ PACKAGE = sorted((ROOT / "nsr").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 STAGES = ("sfm", "prepare", "train", "mesh", "tsdf", "render", "evaluate_mesh", "evaluate_views", "report")
 _OURS = ("Snakefile", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "environment.yml")
-_OUR_FOLDERS = ("nsr", "scripts", "rules", "config", "tests", "docs", "examples", ".ci")
+_OUR_FOLDERS = ("nsr", "scripts", "rules", "config", "tests", "docs", "examples", "benchmarks", ".ci")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -26,7 +26,7 @@ class SurfaceModel(nn.Module):
         self.radiance = RadianceField(config.radiance, config.sdf.geometry_features, generator, backend)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.sharpness_start) / _SHARPNESS_SCALE))
         learned = config.background.kind == "learned"
-        self.background = BackgroundField(config.background, generator, backend) if learned else None
+        self.background = BackgroundField(config.background, generator, backend, bias=config.radiance.bias) if learned else None
 
     def sharpness(self) -> Tensor:
         """NeuS inverse standard deviation 1/s, per unit-frame length; scalar."""

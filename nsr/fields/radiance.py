@@ -44,21 +44,34 @@ def spherical_harmonics(direction: Tensor, degree: int) -> Tensor:
     return torch.stack(bands, dim=1)
 
 
-class ReluNetwork(nn.Module):
-    """Fully connected ReLU network with He initialisation, evaluated by the `mlp` kernel."""
+def join_columns(parts: list[Tensor], backend: str) -> Tensor:
+    """Concatenate (S, *) columns; for `triton` as the transpose of a feature-major array, which its kernels read fastest."""
+    return torch.cat([part.T for part in parts]).T if backend == "triton" else torch.cat(parts, dim=1)
 
-    def __init__(self, sizes: list[int], generator: torch.Generator, backend: str = "reference"):
+
+class ReluNetwork(nn.Module):
+    """Fully connected ReLU network with He initialisation, evaluated by the `mlp` kernel.
+
+    Attributes:
+        weights: one (out, in) per layer. biases: one (out,) per layer, or none at all.
+    """
+
+    def __init__(self, sizes: list[int], generator: torch.Generator, backend: str = "reference", *, bias: bool = True):
         super().__init__()
         self.backend = backend
         pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
         self.weights = nn.ParameterList(
             [nn.Parameter(torch.randn(b, a, generator=generator) * math.sqrt(2 / a)) for a, b in pairs]
         )
-        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(b)) for _, b in pairs])
+        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(b)) for _, b in pairs if bias])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(S, sizes[0]) -> (S, sizes[-1])."""
-        return mlp(x, list(self.weights), list(self.biases), backend=self.backend)
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        """(S, sizes[0]) -> (S, sizes[-1]); `count`: (1,) int32, rows in use, see `mlp`."""
+        return mlp(x, list(self.weights), self.bias_terms(), count=count, backend=self.backend)
+
+    def bias_terms(self) -> list[Tensor | None]:
+        """The biases as the kernel takes them: one (out,) per layer, None for none."""
+        return list(self.biases) if len(self.biases) else [None] * len(self.weights)
 
 
 class RadianceField(nn.Module):
@@ -68,7 +81,7 @@ class RadianceField(nn.Module):
         super().__init__()
         self.config = config
         inputs = 3 * config.position + geometry_features + 3 + config.view_degree**2
-        self.network = ReluNetwork([inputs] + [config.hidden] * config.layers + [3], generator, backend)
+        self.network = ReluNetwork([inputs] + [config.hidden] * config.layers + [3], generator, backend, bias=config.bias)
 
     def forward(self, x: Tensor, features: Tensor, normal: Tensor, direction: Tensor) -> Tensor:
         """sRGB colour (S, 3) in [0, 1].
@@ -76,7 +89,13 @@ class RadianceField(nn.Module):
         Args:
             x: (S, 3) unit frame. features: (S, G). normal: (S, 3) unit length. direction: (S, 3) from the camera, unit length.
         """
-        parts = [features, normal, spherical_harmonics(direction, self.config.view_degree)]
-        if self.config.position:
-            parts.insert(0, x)
-        return torch.sigmoid(self.network(torch.cat(parts, dim=1)))
+        return self.shade(x, features, normal, self.harmonics(direction))
+
+    def harmonics(self, direction: Tensor) -> Tensor:
+        """Spherical harmonics (R, degree^2) of unit directions (R, 3), as `shade` takes them."""
+        return spherical_harmonics(direction, self.config.view_degree)
+
+    def shade(self, x: Tensor, features: Tensor, normal: Tensor, harmonics: Tensor, count: Tensor | None = None) -> Tensor:
+        """As `forward`, from the direction's spherical harmonics (S, degree^2); `count` as in `mlp`."""
+        parts = [x] * self.config.position + [features, normal, harmonics]
+        return torch.sigmoid(self.network(join_columns(parts, self.network.backend), count))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from nsr.config import EncodingConfig, SdfConfig
-from nsr.kernels.hashgrid import HashGridSpec
+from nsr.fields.schedule import schedule_value
+from nsr.kernels.hashgrid import HashGridSpec, TableStorage
 from nsr.kernels.sdf import SdfOutput, SdfWeights, sdf_value, sdf_with_gradient
 
 _TABLE_RANGE = 1e-4  # the table starts uniform in +- this, so that the sphere is not disturbed (Mueller et al. 2022)
@@ -24,20 +27,47 @@ def fibonacci_directions(count: int) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin(), z], dim=1)
 
 
+def grid_spec(encoding: EncodingConfig) -> HashGridSpec:
+    """Sizes of the encoding's levels."""
+    return HashGridSpec(
+        encoding.levels, encoding.features, encoding.log2_table, encoding.base_resolution, encoding.finest_resolution
+    )
+
+
+def active_levels(encoding: EncodingConfig, step: int) -> int:
+    """Levels in use at a training step, from the coarsest."""
+    per_level = encoding.level_steps
+    opened = encoding.levels if per_level <= 0 else encoding.start_levels + step // per_level
+    return max(1, min(encoding.levels, opened))
+
+
+def difference_length(encoding: EncodingConfig, config: SdfConfig, step: int) -> float:
+    """Step of finite differences at a training step, unit-frame length."""
+    return _length(grid_spec(encoding), config, schedule_value(config.difference_length, step), active_levels(encoding, step))
+
+
+def _length(spec: HashGridSpec, config: SdfConfig, fixed: float, active: int) -> float:
+    """`fixed` where it is not 0, else `config.difference_step` cells of the finest of the active levels."""
+    return fixed if fixed > 0 else config.difference_step * 2.0 / (spec.scales[active - 1] + 1.0)
+
+
 class SdfField(nn.Module):
     """`x (P, 3) in the unit frame -> signed distance, geometry features, gradient`.
 
     Attributes:
-        active: active levels of the encoding, set by `set_step`.
+        active: active levels of the encoding, set by `set_step`, a number or a device tensor; all of them before.
+        storage: where fast back ends read the table and leave its gradient, while training; None: the parameter itself.
     """
+
+    storage: TableStorage | None = None
+    active: int | Tensor
 
     def __init__(self, encoding: EncodingConfig, config: SdfConfig, generator: torch.Generator, backend: str = "reference"):
         super().__init__()
-        self.spec = HashGridSpec(
-            encoding.levels, encoding.features, encoding.log2_table, encoding.base_resolution, encoding.finest_resolution
-        )
+        self.spec = grid_spec(encoding)
         self.config, self.encoding, self.backend = config, encoding, backend
         self.active = encoding.levels
+        self._fixed_length = schedule_value(config.difference_length, sys.maxsize)
         start = torch.rand(self.spec.entries, encoding.features, generator=generator)
         self.table = nn.Parameter((2 * start - 1) * _TABLE_RANGE)
         inputs = 3 + encoding.levels * encoding.features
@@ -74,10 +104,9 @@ class SdfField(nn.Module):
         self.W2[0], self.b2[0] = solution[:-1], solution[-1]
 
     def set_step(self, step: int) -> None:
-        """Open the levels that the schedule allows at a training step."""
-        per_level = self.encoding.level_steps
-        opened = self.encoding.levels if per_level <= 0 else self.encoding.start_levels + step // per_level
-        self.active = max(1, min(self.encoding.levels, opened))
+        """Open the levels and set the step of finite differences that belong to a training step."""
+        self.active = active_levels(self.encoding, step)
+        self._fixed_length = schedule_value(self.config.difference_length, step)
 
     def weights(self) -> SdfWeights:
         """The network's parameters as the kernel takes them."""
@@ -85,19 +114,27 @@ class SdfField(nn.Module):
 
     def value(self, x: Tensor) -> Tensor:
         """Signed distance (P,) at x (P, 3)."""
-        return sdf_value(x, self.table, self.spec, self.weights(), active=self.active, backend=self.backend)[0]
+        return self._value(x)[0]
 
-    def forward(self, x: Tensor) -> SdfOutput:
-        """Signed distance, features and gradient at x (P, 3), the gradient as `config.normals` says."""
+    def forward(self, x: Tensor, count: Tensor | None = None) -> SdfOutput:
+        """Signed distance, features and gradient at x (P, 3), the gradient as `config.normals` says.
+
+        `count`: (1,) int32, positions in use, see `sdf_with_gradient`.
+        """
         if self.config.normals == "closed_form":
-            return sdf_with_gradient(x, self.table, self.spec, self.weights(), active=self.active, backend=self.backend)
-        sdf, features = sdf_value(x, self.table, self.spec, self.weights(), active=self.active, backend=self.backend)
+            extra: dict[str, Any] = {"active": self.active, "storage": self.storage, "count": count, "backend": self.backend}
+            return sdf_with_gradient(x, self.table, self.spec, self.weights(), **extra)
+        sdf, features = self._value(x)
         gradient, _ = self.finite_differences(x, sdf)
         return SdfOutput(sdf, features, gradient)
 
+    def _value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        extra: dict[str, Any] = {"active": self.active, "storage": self.storage, "backend": self.backend}
+        return sdf_value(x, self.table, self.spec, self.weights(), **extra)
+
     def difference_step(self) -> float:
-        """Step of finite differences, unit frame: `config.difference_step` cells of the finest active level."""
-        return self.config.difference_step * 2.0 / (self.spec.scales[self.active - 1] + 1.0)
+        """Step of finite differences now, unit-frame length; `difference_length` gives it for any training step."""
+        return _length(self.spec, self.config, self._fixed_length, int(self.active))
 
     def finite_differences(self, x: Tensor, sdf: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient (P, 3) and Laplacian (P,) from six taps around x (Li et al. 2023, Neuralangelo, section 3.1).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn.functional import huber_loss
 
 _EDGE = 1e-3  # opacities are kept this far from 0 and 1, so that one wrong ray cannot dominate a batch
 
@@ -15,6 +16,11 @@ def colour_l1(rendered: Tensor, observed: Tensor) -> Tensor:
 def colour_mse(rendered: Tensor, observed: Tensor) -> Tensor:
     """Mean squared difference of the channels: (R, 3), (R, 3) -> (R,)."""
     return (rendered - observed).square().mean(1)
+
+
+def colour_huber(rendered: Tensor, observed: Tensor) -> Tensor:
+    """Mean Huber loss of the channels with delta 1 (Huber 1964): (R, 3), (R, 3) -> (R,); `d^2 / 2` up to a difference d of 1."""
+    return huber_loss(rendered, observed, reduction="none", delta=1.0).mean(1)
 
 
 def mask_entropy(opacity: Tensor, mask: Tensor) -> Tensor:

@@ -58,6 +58,23 @@ class OccupancyGrid:
         limit = min(float(self.values[self.in_ball].mean()), threshold)
         self.occupied = (self.values > limit) & self.in_ball
 
+    @torch.no_grad()
+    def refresh(self, cells: Tensor, fresh: Tensor, *, threshold: float, decay: float) -> None:
+        """`update` of all cells of the ball in place, from given values, without waiting for the device.
+
+        Args:
+            cells: (P,) flat indices of all cells of the ball, `ball_cells`. fresh: (P,) visibility at a point of each.
+        """
+        flat = self.values.view(-1)
+        values = torch.maximum(flat[cells] * decay, fresh)
+        flat.index_copy_(0, cells, values)
+        torch.gt(self.values, values.mean().clamp(max=threshold), out=self.occupied)
+        self.occupied &= self.in_ball
+
+    def ball_cells(self) -> Tensor:
+        """Flat indices (P,) int64 of the cells that reach into the unit ball."""
+        return self.in_ball.reshape(-1).nonzero()[:, 0]
+
     def share(self) -> float:
         """Occupied share of the ball's cells."""
         return float(self.occupied.sum() / self.in_ball.sum())
@@ -68,5 +85,5 @@ class OccupancyGrid:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Inverse of `state`."""
-        self.values = state["values"].to(self.values.device)
-        self.occupied = state["occupied"].to(self.values.device)
+        self.values.copy_(state["values"])
+        self.occupied.copy_(state["occupied"])

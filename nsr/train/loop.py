@@ -7,12 +7,13 @@ import math
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from nsr.config import Config, section
 from nsr.fields.model import SurfaceModel
+from nsr.kernels.backend import resolve_backend
 from nsr.log import get_logger
 from nsr.provenance import hash_json, manifest, write_json
 from nsr.rendering.device import device_name, peak_memory_mb, reset_peak_memory
@@ -20,11 +21,19 @@ from nsr.sampling.occupancy import OccupancyGrid
 from nsr.scene.scene import Scene
 from nsr.train.checkpoint import CHECKPOINT_VERSION, find_resumable, save_atomically
 from nsr.train.data import TrainingData, load_training_data
+from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.metrics import MetricsLog, truncate_metrics
 from nsr.train.model_file import save_model
 from nsr.train.optim import make_optimizer, rate_factor, set_rates
 from nsr.train.step import StepResult, next_ray_count, training_step, update_occupancy
 from nsr.train.watchdog import check_geometry, check_loss
+
+
+class Seen(NamedTuple):
+    """What training has used up."""
+
+    rays: int
+    samples: int
 
 
 class Trainer:
@@ -33,14 +42,26 @@ class Trainer:
     def __init__(self, scene: Scene, config: Config, out: Path, device: torch.device):
         self.scene, self.config, self.out, self.device = scene, config, out, device
         self.data: TrainingData = load_training_data(scene, config.model, config.train, device)
-        self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), config.train.backend).to(device)
-        self.optimizer = make_optimizer(self.model, config.train.optim)
+        backend = resolve_backend(config.train.backend, device)
+        self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), backend).to(device)
         self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
-        self.step, self.rays, self.seconds, self.samples_seen = 0, config.train.start_rays, 0.0, 0
+        self.step, self.rays, self.seconds, self.seen = 0, config.train.start_rays, 0.0, Seen(0, 0)
+        marcher = resolve_backend(config.train.march.backend, device)
+        why_not = obstacle(config.model, config.train, backend, marcher)
+        self.graph: GraphTrainer | None = None
+        if not why_not:
+            self.graph = GraphTrainer(self.model, self.occupancy, self.data.store, config.train, device)
+        else:
+            self.optimizer = make_optimizer(self.model, config.train.optim)
+        self.backends = {"field": backend, "march": marcher, "step": "separate" if why_not else "graph"}
+        get_logger().info(
+            "back ends: field %s, march %s; step %s", backend, marcher, f"separate ({why_not})" if why_not else "graph"
+        )
         self.checkpoint = out / "checkpoint" / "last.pt"
         self.settings = section(config, "model", "train")
-        self.identity = {"settings": hash_json(self.settings), "data": self.data.digest}
+        # The two kinds of step keep different states.
+        self.identity = {"settings": hash_json(self.settings), "data": self.data.digest, "kind of step": self.backends["step"]}
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -50,9 +71,9 @@ class Trainer:
             "step": self.step,
             "rays": self.rays,
             "seconds": self.seconds,
-            "samples_seen": self.samples_seen,
+            "seen": list(self.seen_so_far()),
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.graph is None else self.graph.state(),
             "occupancy": self.occupancy.state(),
             "generator": self.generator.get_state(),
             "similarity": self.scene.similarity.to_dict(),
@@ -65,35 +86,51 @@ class Trainer:
         if state is None:
             return False
         self.step, self.rays, self.seconds = state["step"], state["rays"], state["seconds"]
-        self.samples_seen = state["samples_seen"]
+        self.seen = Seen(*state["seen"])
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.occupancy.load(state["occupancy"])
+        if self.graph is None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        else:
+            self.graph.load(state["optimizer"], self.step)
         self.generator.set_state(state["generator"].cpu())
         get_logger().info("resumed at step %d of %d", self.step, self.config.train.steps)
         return True
 
     def advance(self) -> StepResult:
         """One optimisation step."""
+        self.step += 1
+        if self.graph is None:
+            return self._separate_step(self.step - 1)
+        self.graph.advance(self.step - 1)
+        facts = dict(self.graph.facts)
+        loss, mse, rays, samples, _ = (facts.pop(name) for name in ("loss", "mse", "rays", "samples", "wanted"))
+        return StepResult(loss, facts, mse, rays, samples)
+
+    def _separate_step(self, step: int) -> StepResult:
         train = self.config.train
-        self.model.set_step(self.step)
-        if self.step % train.march.grid_every == 0:
-            update_occupancy(self.model, self.occupancy, train, step=self.step, generator=self.generator)
-        set_rates(self.optimizer, rate_factor(train.optim, self.step, train.steps))
+        self.model.set_step(step)
+        if step % train.march.grid_every == 0:
+            update_occupancy(self.model, self.occupancy, train, step=step, generator=self.generator)
+        set_rates(self.optimizer, rate_factor(train.optim, step, train.steps))
         result = training_step(
-            self.model, self.occupancy, self.data.store, train, step=self.step, rays=self.rays, generator=self.generator
+            self.model, self.occupancy, self.data.store, train, step=step, rays=self.rays, generator=self.generator
         )
         self.optimizer.zero_grad(set_to_none=True)
         if result.loss.requires_grad:
             result.loss.backward()
             self.optimizer.step()
-        self.rays = next_ray_count(self.rays, result.samples, train)
-        self.step += 1
-        self.samples_seen += result.samples
+        self.rays = next_ray_count(self.rays, int(result.samples), train)
+        self.seen = Seen(self.seen.rays + int(result.rays), self.seen.samples + int(result.samples))
         return result
+
+    def seen_so_far(self) -> Seen:
+        """Rays and samples of all steps; waits for the device."""
+        return self.seen if self.graph is None else Seen(*(int(number) for number in self.graph.seen))
 
     def record(self, result: StepResult, rays_per_second: float) -> dict[str, Any]:
         """Metrics of a step, as plain numbers."""
+        train = self.config.train
         return {
             "step": self.step,
             "seconds": round(self.seconds, 3),
@@ -101,12 +138,12 @@ class Trainer:
             "psnr": psnr(float(result.mse)),
             **{name: float(value) for name, value in result.terms.items()},
             "sharpness": float(self.model.sharpness().detach()),
-            "levels": self.model.sdf.active,
+            "levels": int(self.model.sdf.active),
             "occupied": self.occupancy.share(),
-            "rays": result.rays,
-            "samples": result.samples,
+            "rays": int(result.rays),
+            "samples": int(result.samples),
             "rays_per_second": rays_per_second,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": train.optim.learning_rate * rate_factor(train.optim, self.step - 1, train.steps),
         }
 
 
@@ -155,12 +192,11 @@ def train_scene(scene: Scene, config: Config, out: Path, device: torch.device) -
 
 def _run(trainer: Trainer, metrics_file: Path) -> None:
     train = trainer.config.train
-    rays = 0
+    rays = trainer.seen_so_far().rays
     clock = time.monotonic()
     with MetricsLog(metrics_file, train.steps, trainer.step) as log:
         while trainer.step < train.steps:
             result = trainer.advance()
-            rays += result.rays
             last = trainer.step == train.steps
             logs = trainer.step % train.log_every == 0 or last
             watches = trainer.step % train.watchdog.every == 0 or last
@@ -171,8 +207,9 @@ def _run(trainer: Trainer, metrics_file: Path) -> None:
             if logs:
                 elapsed = time.monotonic() - clock
                 trainer.seconds += elapsed
-                log.record(trainer.record(result, rays / max(elapsed, 1e-9)))
-                clock, rays = time.monotonic(), 0
+                total = trainer.seen_so_far().rays
+                log.record(trainer.record(result, (total - rays) / max(elapsed, 1e-9)))
+                clock, rays = time.monotonic(), total
             if watches:
                 check_geometry(trainer.model, trainer.occupancy, train.watchdog, trainer.step)
             if saves:
@@ -186,7 +223,8 @@ def _summary(trainer: Trainer, metrics_file: Path, resumed: bool) -> dict[str, A
         "scene": trainer.scene.name,
         "steps": trainer.step,
         "seconds": trainer.seconds,
-        "samples_per_second": trainer.samples_seen / max(trainer.seconds, 1e-9),
+        "samples_per_second": trainer.seen_so_far().samples / max(trainer.seconds, 1e-9),
+        "backends": trainer.backends,
         "device": device_name(trainer.device),
         "peak_memory_mb": peak_memory_mb(trainer.device),
         "psnr_train": sum(record["psnr"] for record in tail) / len(tail),

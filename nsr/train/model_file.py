@@ -15,6 +15,7 @@ from nsr.config import ModelConfig, TrainConfig
 from nsr.conventions import Similarity
 from nsr.errors import CheckpointError, NsrError
 from nsr.fields.model import SurfaceModel
+from nsr.kernels.backend import resolve_backend
 from nsr.train.checkpoint import CHECKPOINT_VERSION, load_dict, save_atomically
 
 _CHUNK = 1 << 18
@@ -87,7 +88,9 @@ def load_model(path: Path, device: torch.device) -> TrainedModel:
 def _trained(data: dict[str, Any], device: torch.device) -> TrainedModel:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ModelConfig), data["model_config"]))
     assert isinstance(config, ModelConfig)
-    model = SurfaceModel(config, torch.Generator().manual_seed(0), data["train_config"]["backend"]).to(device)
+    # All back ends share the parameters' layout: a model is read by the best one here, whichever trained it.
+    backend = resolve_backend("auto", device)
+    model = SurfaceModel(config, torch.Generator().manual_seed(0), backend).to(device)
     model.load_state_dict(data["model"])
     model.set_step(data["info"]["step"])
     model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and exponential decay."""
+"""AdamW with warm-up, a plateau and exponential decay."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import torch
 
 from nsr.config import OptimConfig
 from nsr.fields.model import SurfaceModel
+from nsr.fields.schedule import schedule_value
 
 _WARMUP_FLOOR = 0.01
 
 
 def make_optimizer(model: SurfaceModel, config: OptimConfig) -> torch.optim.AdamW:
-    """Three groups: hash tables (no weight decay), networks, sharpness (own rate, no weight decay)."""
+    """Three groups: hash tables and networks, each with its weight decay, and sharpness (own rate, no weight decay)."""
     groups: list[dict[str, Any]] = [
-        {"params": model.table_parameters(), "lr": config.learning_rate, "weight_decay": 0.0},
+        {"params": model.table_parameters(), "lr": config.learning_rate, "weight_decay": config.table_weight_decay},
         {"params": model.network_parameters(), "lr": config.learning_rate, "weight_decay": config.weight_decay},
         {"params": [model.log_sharpness], "lr": config.sharpness_rate, "weight_decay": 0.0},
     ]
@@ -26,11 +27,16 @@ def make_optimizer(model: SurfaceModel, config: OptimConfig) -> torch.optim.Adam
 
 
 def rate_factor(config: OptimConfig, step: int, steps: int) -> float:
-    """Factor on the learning rates: linear from 1 % over `warmup_steps`, then exponential down to `decay` at the end."""
+    """Factor on the learning rates.
+
+    Linear from 1 % to 1 over `warmup_steps`, 1 for `hold_steps`, then exponential down to `decay` at the end; all times `rate`.
+    """
+    drop = schedule_value(config.rate, step)
     warmup = min(config.warmup_steps, steps)
     if step < warmup:
-        return _WARMUP_FLOOR + (1 - _WARMUP_FLOOR) * step / warmup
-    return float(config.decay ** ((step - warmup) / max(1, steps - warmup)))
+        return drop * (_WARMUP_FLOOR + (1 - _WARMUP_FLOOR) * step / warmup)
+    begin = warmup + config.hold_steps
+    return drop * float(config.decay ** (max(0, step - begin) / max(1, steps - begin)))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

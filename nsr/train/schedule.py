@@ -1,20 +1,18 @@
-"""Values that follow the training step."""
+"""What training takes from its settings at a step: plain numbers, so that a loop can tabulate them for all steps in advance."""
 
 from __future__ import annotations
 
-from nsr.config import Schedule
+from nsr.config import TrainConfig
+from nsr.fields.schedule import schedule_value
+
+__all__ = ["cosine_ratio", "loss_weight", "schedule_value"]
 
 
-def schedule_value(schedule: Schedule, step: int) -> float:
-    """Value of a schedule at a step: linear between the knots, constant beyond them."""
-    if isinstance(schedule, (int, float)):
-        return float(schedule)
-    previous_step, previous = schedule[0]
-    for knot_step, value in schedule:
-        if step <= knot_step:
-            if knot_step == previous_step:
-                return float(value)
-            share = max(0.0, (step - previous_step) / (knot_step - previous_step))
-            return float(previous + share * (value - previous))
-        previous_step, previous = knot_step, value
-    return float(previous)
+def cosine_ratio(config: TrainConfig, step: int) -> float:
+    """Share of the true cosine in the NeuS opacity: rises from 0 to 1 over `anneal_steps`."""
+    return min(1.0, step / config.anneal_steps) if config.anneal_steps > 0 else 1.0
+
+
+def loss_weight(config: TrainConfig, name: str, step: int) -> float:
+    """Weight of the loss term `name`, a field of `LossConfig`."""
+    return schedule_value(getattr(config.loss, name), step)

@@ -9,26 +9,30 @@ from torch import Tensor
 
 from nsr.config import LossConfig, TrainConfig
 from nsr.fields.model import SurfaceModel
-from nsr.losses import colour_l1, colour_mse, curvature, distortion, eikonal, mask_entropy, opaque_entropy, sparsity
-from nsr.rendering.alpha import cell_visibility
+from nsr.kernels.backend import resolve_backend
+from nsr.kernels.neus.alpha import cell_visibility
+from nsr.losses import colour_huber, colour_l1, colour_mse, curvature, distortion, eikonal, mask_entropy, opaque_entropy, sparsity
 from nsr.rendering.volume import Rendered, background_colour, draw_samples, render_samples, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore, RayBatch
-from nsr.train.schedule import schedule_value
+from nsr.train.schedule import cosine_ratio, loss_weight, schedule_value
 
-_COLOUR = {"l1": colour_l1, "mse": colour_mse}
+_COLOUR = {"l1": colour_l1, "mse": colour_mse, "huber": colour_huber}
 _POINT_CHUNK = 1 << 18
 
 
 @dataclass
 class StepResult:
-    """`loss` to differentiate; `terms`: the unweighted mean of each term; `mse` of the colours; rays and samples used."""
+    """`loss` to differentiate; `terms`: the unweighted mean of each term; `mse` of the colours; rays and samples used.
+
+    The last two are numbers, or tensors that have not been waited for.
+    """
 
     loss: Tensor
     terms: dict[str, Tensor]
     mse: Tensor
-    rays: int
-    samples: int
+    rays: int | Tensor
+    samples: int | Tensor
 
 
 def training_step(
@@ -44,16 +48,15 @@ def training_step(
     """Render `rays` random rays and compare them with the photographs."""
     length = step_length(config.march.steps)
     batch = store.sample(rays, generator)
-    samples = draw_samples(batch.origin, batch.direction, occupancy.occupied, length, generator, backend=config.backend)
+    marcher = resolve_backend(config.march.backend, batch.origin.device)
+    samples = draw_samples(batch.origin, batch.direction, occupancy.occupied, length, generator, backend=marcher)
     background = background_colour(model, batch.origin, batch.direction, generator)
-    ratio = min(1.0, step / config.anneal_steps) if config.anneal_steps > 0 else 1.0
+    ratio = cosine_ratio(config, step)
     out = render_samples(model, batch.origin, batch.direction, samples, step=length, cosine_ratio=ratio, background=background)
     target = _target(batch, store, background, learned=model.background is not None)
     terms = _ray_terms(out, batch, target, store, config.loss, step)
     terms |= _sample_terms(model, out, config, step, length, generator)
-    loss = sum(
-        (schedule_value(getattr(config.loss, name), step) * value for name, value in terms.items()), torch.zeros(()).to(target)
-    )
+    loss = sum((loss_weight(config, name, step) * value for name, value in terms.items()), torch.zeros(()).to(target))
     mse = _masked_mean(colour_mse(out.colour.detach(), target), batch.valid)
     names = {"colour_weight": "colour"}
     detached = {names.get(name, name): value.detach() for name, value in terms.items()}

@@ -6,7 +6,7 @@ import pytest
 
 from nsr.config import Config, resolve, section
 from nsr.errors import ConfigError
-from nsr.train.schedule import schedule_value
+from nsr.fields.schedule import schedule_value
 
 PRESETS = sorted((Path(__file__).resolve().parents[2] / "config" / "methods").glob("*.yaml"))
 
@@ -28,12 +28,40 @@ def test_later_layers_win(tmp_path):
         ("train.loss.mask=heavy", "train.loss.mask: 'heavy' is neither a number nor"),
         ("train.loss.mask=[[10,1],[5,2]]", "rising steps"),
         ("mesh.resolution=0", "mesh.resolution"),
+        ("train.loss.mask=-1", "train.loss.mask: -1 must not be negative"),
+        ("train.optim.rate=[[0,1],[5,-1]]", "train.optim.rate.*must not be negative"),
+        ("train.optim.rate=.nan", "train.optim.rate.*must be finite"),
+        ("model.sdf.difference_length=tiny", "model.sdf.difference_length: 'tiny' is neither a number nor"),
+        ("model.sdf.difference_length=[]", "model.sdf.difference_length"),
+        ("model.sdf.difference_step=0", "model.sdf.difference_step: 0.0 must be greater than 0"),
+        ("model.background.layers=0", "model.background.layers: 0 must be greater than 0"),
+        ("model.background.view_degree=5", "model.background.view_degree: 5 must be 0, 1, 2, 3 or 4"),
+        ("train.optim.table_weight_decay=-0.1", "train.optim.table_weight_decay: -0.1 must not be negative"),
+        ("train.optim.hold_steps=-1", "train.optim.hold_steps: -1 must not be negative"),
+        ("train.backend=cuda", "cuda.*'auto', 'reference', 'triton', 'tcnn'"),
+        ("train.march.backend=tcnn", "tcnn.*'auto', 'reference', 'triton', 'nerfacc'"),
     ],
 )
 def test_mistakes_are_named(override, words):
     with pytest.raises(ConfigError, match=words) as error:
         resolve([], [override])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        ([], "model.sdf.normals=closed_form and model.radiance.bias=true;"),
+        (["model.sdf.normals=finite_difference"], "go with model.radiance.bias=true;"),
+        (["model.radiance.bias=false"], "go with model.sdf.normals=closed_form;"),
+    ],
+)
+def test_tcnn_needs_settings_it_can_do(overrides, found):
+    advice = "set model.sdf.normals=finite_difference model.radiance.bias=false, or train.backend=auto"
+    with pytest.raises(ConfigError, match=f"train.backend: tcnn does not .*{found} {advice}"):
+        resolve([], ["train.backend=tcnn", *overrides])
+    good = resolve([], ["train.backend=tcnn", "model.sdf.normals=finite_difference", "model.radiance.bias=false"])
+    assert (good.train.backend, good.train.march.backend) == ("tcnn", "auto")
 
 
 def test_section_is_what_was_asked_for():

@@ -6,11 +6,11 @@ import pytest
 import torch
 from scipy.special import sph_harm_y
 
-from nsr.config import BackgroundConfig, EncodingConfig, ModelConfig, SdfConfig
+from nsr.config import BackgroundConfig, EncodingConfig, ModelConfig, RadianceConfig, SdfConfig
 from nsr.fields.background import BackgroundField, contract
 from nsr.fields.model import SurfaceModel
-from nsr.fields.radiance import RadianceField, spherical_harmonics
-from nsr.fields.sdf import SdfField, fibonacci_directions
+from nsr.fields.radiance import RadianceField, ReluNetwork, spherical_harmonics
+from nsr.fields.sdf import SdfField, active_levels, difference_length, fibonacci_directions
 
 ENCODING = EncodingConfig(levels=4, log2_table=10, base_resolution=8, finest_resolution=32, start_levels=2, level_steps=10)
 
@@ -84,6 +84,62 @@ def test_levels_open_with_the_steps():
     assert opened == [2, 2, 3, 3, 4, 4]
 
 
+def test_step_of_differences_follows_the_finest_active_level():
+    f = field(difference_step=0.5)
+    for step, cells in ((0, 8 * 4 ** (1 / 3)), (10, 8 * 4 ** (2 / 3)), (20, 32)):
+        f.set_step(step)
+        assert f.difference_step() == pytest.approx(0.5 * 2 / cells)
+        assert difference_length(ENCODING, f.config, step) == f.difference_step()
+        assert active_levels(ENCODING, step) == f.active
+    assert field(difference_step=0.5).difference_step() == pytest.approx(0.5 * 2 / 32), "all levels before the first step"
+
+
+def test_step_of_differences_in_unit_frame_length():
+    f = field(difference_length=[[0, 0.1], [100, 0.02], [101, 0.0]])
+    lengths = {0: 0.1, 50: 0.06, 100: 0.02, 101: 2 / 32, 999: 2 / 32}
+    for step, length in lengths.items():
+        f.set_step(step)
+        assert f.difference_step() == pytest.approx(length)
+        assert difference_length(ENCODING, f.config, step) == f.difference_step()
+    assert field(difference_length=[[0, 0.1], [100, 0.02]]).difference_step() == 0.02, "that of the last step before the first"
+
+
+def test_taps_lie_at_the_given_length():
+    wide, narrow = (field(seed=3, normals="finite_difference", difference_length=length) for length in (0.2, 0.02))
+    x = torch.tensor([[0.5, 0.1, -0.2]])
+    with torch.no_grad():
+        for f, length in ((wide, 0.2), (narrow, 0.02)):
+            tap = torch.tensor([[length, 0.0, 0.0]])
+            slope = (f.value(x + tap) - f.value(x - tap)) / (2 * length)
+            torch.testing.assert_close(f(x).gradient[:, 0], slope)
+        assert (wide(x).gradient - narrow(x).gradient).abs().max() > 1e-3
+
+
+def test_networks_without_biases():
+    generator = torch.Generator().manual_seed(0)
+    network = ReluNetwork([5, 8, 3], generator, bias=False)
+    assert network.bias_terms() == [None, None]
+    assert [name for name, _ in network.named_parameters()] == ["weights.0", "weights.1"]
+    x = torch.randn(7, 5)
+    torch.testing.assert_close(network(2 * x), 2 * network(x), msg="without biases a ReLU network is homogeneous")
+    same = ReluNetwork([5, 8, 3], torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(x), same(x), msg="biases start at 0")
+    config = ModelConfig(encoding=ENCODING, radiance=RadianceConfig(bias=False))
+    names = [name for name, _ in SurfaceModel(config, generator).named_parameters()]
+    assert any(name.startswith("background.colour.weights") for name in names)
+    assert not any("biases" in name for name in names)
+
+
+def test_background_sizes():
+    config = BackgroundConfig(levels=2, log2_table=8, hidden=16, layers=2, view_degree=4)
+    bg = BackgroundField(config, torch.Generator().manual_seed(0))
+    assert [tuple(w.shape) for w in bg.colour.weights] == [(16, 8 + 16), (16, 16), (3, 16)]
+    x, up, down = torch.tensor([[3.0, 0, 0]]), torch.tensor([[0.0, 0, 1]]), torch.tensor([[0.0, 0, -1]])
+    assert (bg(x, up)[1] - bg(x, down)[1]).abs().max() > 1e-4
+    blind = BackgroundField(BackgroundConfig(levels=2, log2_table=8, view_degree=0), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(blind(x, up)[1], blind(x, down)[1])
+
+
 def test_spherical_harmonics_are_orthonormal():
     # A Fibonacci lattice integrates low-degree polynomials over the sphere almost exactly.
     directions = fibonacci_directions(20_000)
@@ -125,8 +181,6 @@ def test_background_is_finite_far_away_and_trainable():
 
 
 def test_radiance_uses_what_it_is_told_to_use():
-    from nsr.config import RadianceConfig
-
     generator = torch.Generator().manual_seed(0)
     diffuse = RadianceField(RadianceConfig(view_degree=0), 4, generator)
     x, features = torch.rand(5, 3), torch.rand(5, 4)

@@ -5,13 +5,24 @@ import math
 import pytest
 import torch
 
-from nsr.losses import colour_l1, colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.losses import colour_huber, colour_l1, colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
 
 
 def test_colour():
     rendered, observed = torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[0.3, 0.5, 0.4]])
     assert colour_l1(rendered, observed).item() == pytest.approx(0.3)
     assert colour_mse(rendered, observed).item() == pytest.approx((0.09 + 0.36) / 3)
+
+
+def test_huber_is_quadratic_to_one_and_linear_beyond():
+    rendered = torch.tensor([[0.0, 0.5, 1.0], [3.0, 0.0, 0.0]], requires_grad=True)
+    observed = torch.tensor([[0.3, 0.5, 0.4], [0.0, -2.0, 0.0]])
+    terms = colour_huber(rendered, observed)
+    torch.testing.assert_close(terms, torch.tensor([(0.09 + 0.36) / 6, (2.5 + 1.5) / 3]))
+    torch.testing.assert_close(terms[0], colour_mse(rendered, observed)[0] / 2)
+    torch.testing.assert_close(terms, torch.nn.functional.smooth_l1_loss(rendered, observed, reduction="none").mean(1))
+    terms.sum().backward()
+    torch.testing.assert_close(rendered.grad * 3, torch.tensor([[-0.3, 0.0, 0.6], [1.0, 1.0, 0.0]]))
 
 
 def test_mask_entropy():

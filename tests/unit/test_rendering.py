@@ -9,7 +9,7 @@ import torch
 from nsr.config import BackgroundConfig, EncodingConfig, ModelConfig
 from nsr.errors import DeviceUnavailable
 from nsr.fields.model import SurfaceModel
-from nsr.rendering.alpha import annealed_cosine, cell_visibility, neus_alpha
+from nsr.kernels.neus.alpha import annealed_cosine, cell_visibility, neus_alpha
 from nsr.rendering.device import pick_device
 from nsr.rendering.render import render_view
 from nsr.rendering.volume import background_colour, draw_samples, render_samples, step_length

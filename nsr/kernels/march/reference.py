@@ -6,6 +6,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from nsr.kernels.march.layout import BLOCK_EDGE, OccupancyBits, PaddedSamples, blocks
 
 
 def ball_interval(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,3 +35,61 @@ def march(origin: Tensor, direction: Tensor, occupied: Tensor, step: float, jitt
     ray = ray[hit]
     counts = torch.bincount(ray, minlength=origin.shape[0])
     return t[ray, column[hit]], counts
+
+
+def pack_occupancy(occupied: Tensor, out: OccupancyBits | None) -> OccupancyBits:
+    """See `nsr.kernels.march.pack_occupancy`."""
+    size, number = occupied.shape[0], blocks(occupied.shape[0])
+    margin = number * BLOCK_EDGE - size
+    padded = pad(occupied, (0, margin) * 3)
+    coarse = padded.reshape(number, BLOCK_EDGE, number, BLOCK_EDGE, number, BLOCK_EDGE).any(5).any(3).any(1)
+    bits = OccupancyBits(_to_words(occupied), _to_words(coarse), size)
+    if out is None:
+        return bits
+    out.fine.copy_(bits.fine)
+    out.coarse.copy_(bits.coarse)
+    return out
+
+
+def unpack_occupancy(bits: OccupancyBits) -> Tensor:
+    """Occupied cells (G, G, G) bool."""
+    size = bits.resolution
+    lane = torch.arange(32, device=bits.fine.device, dtype=torch.int32)
+    return (bits.fine[:, None] >> lane & 1).bool().reshape(-1)[: size**3].reshape(size, size, size)
+
+
+def march_padded(
+    origin: Tensor, direction: Tensor, bits: OccupancyBits, *, step: float, jitter: Tensor, live: Tensor, budget: int, first: int
+) -> PaddedSamples:
+    """See `nsr.kernels.march.march_padded`."""
+    t, counts = march(origin, direction, unpack_occupancy(bits), step, jitter)
+    number = torch.arange(len(origin), device=origin.device)
+    alive = number < live
+    owner = number.repeat_interleave(counts)
+    wanted = counts * alive
+    ends = wanted.cumsum(0)
+    kept = alive & (ends <= budget)
+    t, owner = t[kept[owner]], owner[kept[owner]]
+    used = slice(first, first + len(t))
+    samples = PaddedSamples(
+        t=t.new_zeros(first + budget),
+        position=t.new_zeros(first + budget, 3),
+        ray=number.new_zeros(first + budget, dtype=torch.int32),
+        starts=(first + (ends - wanted).clamp(max=budget)).int(),
+        counts=(wanted * kept).int(),
+        kept=kept,
+        total=torch.full_like(live, used.stop, dtype=torch.int32),
+        wanted=ends[-1:].int(),
+    )
+    samples.t[used] = t
+    samples.position[used] = (origin[owner] + direction[owner] * t[:, None]).clamp(-1, 1)
+    samples.ray[used] = owner.int()
+    return samples
+
+
+def _to_words(flags: Tensor) -> Tensor:
+    """Bits of flags of any shape, flattened, as int32 words."""
+    flat = flags.reshape(-1)
+    rows = pad(flat, (0, -len(flat) % 32)).reshape(-1, 32)
+    # The sum needs 33 bits with its sign; the conversion keeps the lower 32.
+    return (rows.long() << torch.arange(32, device=flags.device)).sum(1).int()

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 from torch.nn.functional import linear, relu
 
+Network = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor | None]], Tensor]
 
-def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+
+def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, count: Tensor | None = None) -> Tensor:
     """See `nsr.kernels.mlp.mlp`."""
+    return rows_in_use(_every_row, x, weights, biases, count)
+
+
+def rows_in_use(
+    run: Network, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], count: Tensor | None
+) -> Tensor:
+    """`run` with zeros in place of the rows past `count`, before it and after, so that none of them has an effect."""
+    if count is None:
+        return run(x, weights, biases)
+    used = (torch.arange(len(x), device=x.device) < count)[:, None]
+    return torch.where(used, run(torch.where(used, x, 0), weights, biases), 0)
+
+
+def _every_row(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         x = relu(linear(x, weight, bias))
     return linear(x, weights[-1], biases[-1])

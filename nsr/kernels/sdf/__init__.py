@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from nsr.errors import BackendUnavailable
 from nsr.kernels.backend import choose
+from nsr.kernels.gpu import require_triton
 from nsr.kernels.hashgrid.spec import HashGridSpec
+from nsr.kernels.hashgrid.storage import TableStorage
 from nsr.kernels.sdf import reference
 from nsr.kernels.sdf.reference import SdfWeights
 
@@ -23,16 +26,31 @@ class SdfOutput(NamedTuple):
 
 
 def sdf_value(
-    x: Tensor, table: Tensor, spec: HashGridSpec, net: SdfWeights, *, active: int | None = None, backend: str = "reference"
+    x: Tensor,
+    table: Tensor,
+    spec: HashGridSpec,
+    net: SdfWeights,
+    *,
+    active: int | Tensor | None = None,
+    storage: TableStorage | None = None,
+    backend: str = "reference",
 ) -> tuple[Tensor, Tensor]:
     """SDF (S,) and geometry features (S, G) at unit-frame positions x (S, 3) in [-1, 1]; see `sdf_with_gradient`."""
-    run = choose("sdf_value", {"reference": reference.value}, backend)
-    sdf, features = run(x, table, spec, net, spec.levels if active is None else active)
+    run = choose("sdf_value", {"reference": _reference_value, "triton": _triton_value, "tcnn": _tcnn_value}, backend)
+    sdf, features = run(x, table, spec, net, spec.levels if active is None else active, storage)
     return sdf, features
 
 
 def sdf_with_gradient(
-    x: Tensor, table: Tensor, spec: HashGridSpec, net: SdfWeights, *, active: int | None = None, backend: str = "reference"
+    x: Tensor,
+    table: Tensor,
+    spec: HashGridSpec,
+    net: SdfWeights,
+    *,
+    active: int | Tensor | None = None,
+    storage: TableStorage | None = None,
+    count: Tensor | None = None,
+    backend: str = "reference",
 ) -> SdfOutput:
     """SDF, features and gradient in one evaluation.
 
@@ -44,9 +62,49 @@ def sdf_with_gradient(
         x: (S, 3) unit frame, in [-1, 1]; not differentiated.
         table: (spec.entries, F). spec: level sizes. net: weights.
         active: active levels, from the coarsest; None: all.
+        storage, count: for `triton`: where the table is read and its gradient is left; (1,) int32, positions in use, past
+            which results are undefined and gradients are not read.
 
     Returns:
         SdfOutput; once differentiable in `table` and `net`.
+
+    Raises:
+        BackendUnavailable: see `choose`; tiny-cuda-nn has no closed-form gradient.
     """
-    run = choose("sdf_with_gradient", {"reference": reference.value_and_gradient}, backend)
-    return SdfOutput(*run(x, table, spec, net, spec.levels if active is None else active))
+    run = choose("sdf_with_gradient", {"reference": _reference_gradient, "triton": _triton_gradient, "tcnn": _no_tcnn}, backend)
+    return SdfOutput(*run(x, table, spec, net, spec.levels if active is None else active, storage, count))
+
+
+def _reference_value(*args: Any) -> tuple[Tensor, Tensor]:
+    return reference.value(*args[:5])
+
+
+def _reference_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.value_and_gradient(*args[:5])
+
+
+def _triton_value(*args: Any) -> tuple[Tensor, Tensor]:
+    require_triton(args[0].device)
+    from nsr.kernels.sdf import triton
+
+    return triton.value(*args)
+
+
+def _triton_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    require_triton(args[0].device)
+    from nsr.kernels.sdf import triton
+
+    return triton.value_and_gradient(*args)
+
+
+def _tcnn_value(*args: Any) -> tuple[Tensor, Tensor]:
+    from nsr.kernels.sdf import tcnn
+
+    return tcnn.value(*args[:5])
+
+
+def _no_tcnn(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    raise BackendUnavailable(
+        "sdf_with_gradient: back end 'tcnn' has no closed-form gradient; set model.sdf.normals=finite_difference, or use "
+        "backend=triton or reference"
+    )

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-def annealed_cosine(cosine: Tensor, ratio: float) -> Tensor:
+def annealed_cosine(cosine: Tensor, ratio: float | Tensor) -> Tensor:
     """Cosine used while the surface forms (Wang et al. 2021, NeuS, released code; not in the paper).
 
     Args:

@@ -1,0 +1,274 @@
+"""Small ReLU networks in Triton: all layers in one kernel, and all gradients in another.
+
+Samples are the rows of every matrix tile (B), weights the second operands. Inputs, outputs and their gradients are
+feature-major, so that neighbouring threads touch neighbouring samples. Programs handle blocks `program, program + programs,
+...`; the backward kernel recomputes the hidden layers, and keeps the weights' gradients until it has seen its last block. With
+`h` the hidden values and `d` the gradients by their sums,
+
+    d_last = (W_out^T to_out) [h_last > 0],  d_1 = (W_2^T d_2) [h_1 > 0],  to_W = d^T (layer's input),  to_x = W_1^T d_1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from nsr.kernels.gpu import interpreted, processor_count
+from nsr.kernels.hashgrid.storage import device_int
+from nsr.kernels.mlp import reference
+
+# Operands of the products, accumulated in float32 either way. The tensor cores round float32 to tf32; the errors against
+# float64, emulated for 37-64-64-3, are 0.1 to 0.2 % of the outputs' root mean square, and 0.5 % with bfloat16, which is
+# faster. Gradients of inputs, where some units near zero switch, differ by 2 % and 5 %.
+_FORWARD_KIND = _BACKWARD_KIND = tl.float32
+_MOST_INPUTS, _HIDDEN, _MOST_OUTPUTS, _MOST_LAYERS = 64, (32, 64), 16, 2
+_MOST_ROWS = 2**31 // _MOST_INPUTS - 1  # places within a block are of 32 bits
+
+
+class Shape(NamedTuple):
+    """Samples a block, warps a program, programs a multiprocessor."""
+
+    block: int
+    warps: int
+    programs: int
+
+
+# The backward's registers allow 8 warps a multiprocessor. Ampere's products hold whole operands in registers too, so that
+# larger blocks would spill; those of Hopper and of data centre Blackwell read them from shared memory.
+FORWARD, BACKWARD, BACKWARD_AMPERE = Shape(64, 4, 16), Shape(128, 8, 1), Shape(16, 4, 2)
+
+
+def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, count: Tensor | None = None) -> Tensor:
+    """See `nsr.kernels.mlp.mlp`.
+
+    Networks that are not `fused`, and more than 2^25 rows at once, are composed of torch's operations, as the reference is.
+    """
+    if not fused(weights) or max(len(x), x.stride(1)) > _MOST_ROWS:
+        return reference.mlp(x, weights, biases, count=count)
+    parts = [None if part is None else part.float() for part in (*weights, *biases)]
+    out: Tensor = _FusedMlp.apply(x.float(), device_int(len(x) if count is None else count, x.device), *parts)
+    return out.T.to(x.dtype)
+
+
+def fused(weights: Sequence[Tensor]) -> bool:
+    """Whether the kernels cover a network: 1 or 2 hidden layers of 32 or 64 units each, up to 64 inputs and 16 outputs."""
+    *hidden, outputs = (len(weight) for weight in weights)
+    equal = len(set(hidden)) == 1 and hidden[0] in _HIDDEN and len(hidden) <= _MOST_LAYERS
+    return equal and weights[0].shape[1] <= _MOST_INPUTS and outputs <= _MOST_OUTPUTS
+
+
+class _FusedMlp(torch.autograd.Function):
+    """(S, I), (1,), weights and biases -> (O, S)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: Tensor, *parts: Tensor | None) -> Tensor:
+        layers = len(parts) // 2
+        weights = [part.detach().contiguous() for part in parts[:layers] if part is not None]
+        biases = _filled(parts[layers:], weights)
+        out = torch.empty(len(weights[-1]), len(x), device=x.device)
+        if len(x):
+            _forward[(_programs(len(x), FORWARD, x.device),)](
+                x, *x.stride(), count, *_slots(weights), *_slots(biases or weights), out, len(x),
+                **_constants(weights, biases, FORWARD, _FORWARD_KIND),
+            )  # fmt: skip
+        ctx.save_for_backward(x, count, *weights, *biases)
+        ctx.layers, ctx.given = layers, [part is not None for part in parts]
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, to_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, count, *saved = ctx.saved_tensors
+        weights, biases = saved[: ctx.layers], saved[ctx.layers :]
+        to_x = torch.empty(x.shape[1], len(x), device=x.device)
+        to_weights, to_biases = ([torch.zeros_like(part) for part in parts] for parts in (weights, biases))
+        if len(x):
+            shape = _backward_shape(x.device)
+            _backward[(_programs(len(x), shape, x.device),)](
+                x, *x.stride(), count, *_slots(weights), *_slots(biases or weights)[:2], to_out, *to_out.stride(), to_x,
+                *_slots(to_weights), *_slots(to_biases or to_weights), len(x), INPUT=ctx.needs_input_grad[0],
+                **_constants(weights, biases, shape, _BACKWARD_KIND),
+            )  # fmt: skip
+        sums = zip([*to_weights, *(to_biases or to_weights)], ctx.given, strict=True)
+        kept = [part if given else None for part, given in sums]
+        return to_x.T if ctx.needs_input_grad[0] else None, None, *kept
+
+
+def _filled(biases: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros in place of missing biases; an empty list where all are missing."""
+    if all(bias is None for bias in biases):
+        return []
+    pairs = zip(biases, weights, strict=True)
+    return [weight.new_zeros(len(weight)) if bias is None else bias.detach().contiguous() for bias, weight in pairs]
+
+
+def _slots(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """First, middle and last layer's array, as the kernels take them; what stands for a missing middle layer is not read."""
+    return parts[0], parts[1], parts[-1]
+
+
+def _constants(weights: Sequence[Tensor], biases: Sequence[Tensor], shape: Shape, kind: tl.dtype) -> dict[str, Any]:
+    inputs = weights[0].shape[1]
+    return {
+        "INPUTS": inputs,
+        "PADDED": max(16, triton.next_power_of_2(inputs)),
+        "HIDDEN": len(weights[0]),
+        "LAYERS": len(weights) - 1,
+        "OUTPUTS": len(weights[-1]),
+        "BIAS": len(biases) > 0,
+        "KIND": tl.float32 if interpreted() else kind,  # the interpreter has no products of bfloat16
+        "BLOCK": shape.block,
+        "num_warps": shape.warps,
+    }
+
+
+def _programs(samples: int, shape: Shape, device: torch.device) -> int:
+    return min(triton.cdiv(samples, shape.block), shape.programs * processor_count(device))
+
+
+@cache
+def _backward_shape(device: torch.device) -> Shape:
+    wide = device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
+    return BACKWARD if wide else BACKWARD_AMPERE
+
+
+@triton.jit
+def _matrix(ptr, row, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TURNED: tl.constexpr, KIND: tl.constexpr):
+    """A (ROWS, COLUMNS) array, zero-padded to the places `row` and `column`; TURNED: its transpose.
+
+    Read where it is used, in every block: from the cache it costs less than the registers that would keep it.
+    """
+    row, column = row[:, None], column[None, :]
+    if TURNED:
+        ok = (row < COLUMNS) & (column < ROWS)
+        return tl.load(ptr + column * COLUMNS + row, mask=ok, other=0.0).to(KIND)
+    return tl.load(ptr + row * COLUMNS + column, mask=(row < ROWS) & (column < COLUMNS), other=0.0).to(KIND)
+
+
+@triton.jit
+def _tile(ptr, start, row_stride, column_stride, row, lane):
+    """Places (row, B) of a block in a feature-major array: 64 bits for the block, 32 within it, which save registers."""
+    return ptr + start.to(tl.int64) * column_stride + (row[:, None] * row_stride + lane[None, :] * column_stride)
+
+
+@triton.jit
+def _layer(x, W_T, b_ptr, hidden, BIAS: tl.constexpr, KIND: tl.constexpr):
+    """Values (B, HIDDEN) of a hidden layer; like torch's, its ReLU lets NaN through."""
+    z = tl.dot(x, W_T, input_precision="tf32")
+    if BIAS:
+        z += tl.load(b_ptr + hidden)[None, :]
+    return tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL).to(KIND)
+
+
+@triton.jit
+def _forward(
+    x_ptr, x_row, x_column, count_ptr, W1_ptr, W2_ptr, W3_ptr, b1_ptr, b2_ptr, b3_ptr, out_ptr, samples,
+    INPUTS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr, OUTPUTS: tl.constexpr,
+    BIAS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Outputs (O, S), zero past `count`."""
+    lane = tl.arange(0, BLOCK)
+    hidden = tl.arange(0, HIDDEN)
+    column = tl.arange(0, PADDED)
+    out = tl.arange(0, 16)
+    count = tl.minimum(tl.load(count_ptr), samples)
+    block = tl.program_id(0)
+    while block * BLOCK < count:
+        start = block * BLOCK
+        ok = start + lane < count
+        place = _tile(x_ptr, start, x_column, x_row, column, lane)
+        x = tl.trans(tl.load(place, mask=ok[None, :] & (column < INPUTS)[:, None], other=0.0).to(KIND))
+        h = _layer(x, _matrix(W1_ptr, column, hidden, HIDDEN, INPUTS, True, KIND), b1_ptr, hidden, BIAS, KIND)
+        if LAYERS == 2:
+            h = _layer(h, _matrix(W2_ptr, hidden, hidden, HIDDEN, HIDDEN, True, KIND), b2_ptr, hidden, BIAS, KIND)
+        y = tl.dot(h, _matrix(W3_ptr, hidden, out, OUTPUTS, HIDDEN, True, KIND), input_precision="tf32")
+        if BIAS:
+            y += tl.load(b3_ptr + out, mask=out < OUTPUTS, other=0.0)[None, :]
+        y = tl.where(ok[:, None], y, 0.0)
+        there = (start + lane < samples)[None, :] & (out < OUTPUTS)[:, None]
+        tl.store(_tile(out_ptr, start, samples, 1, out, lane), tl.trans(y), mask=there)
+        block += tl.num_programs(0)
+    while block * BLOCK < samples:
+        there = (block * BLOCK + lane < samples)[None, :] & (out < OUTPUTS)[:, None]
+        tl.store(_tile(out_ptr, block * BLOCK, samples, 1, out, lane), 0.0, mask=there)
+        block += tl.num_programs(0)
+
+
+@triton.jit
+def _backward(
+    x_ptr, x_row, x_column, count_ptr, W1_ptr, W2_ptr, W3_ptr, b1_ptr, b2_ptr, to_out_ptr, out_row, out_column,
+    to_x_ptr, to_W1_ptr, to_W2_ptr, to_W3_ptr, to_b1_ptr, to_b2_ptr, to_b3_ptr, samples, INPUT: tl.constexpr,
+    INPUTS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr, OUTPUTS: tl.constexpr,
+    BIAS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Writes the gradient of the inputs (I, S), zero past `count`, if wanted; adds those of weights and biases."""
+    lane = tl.arange(0, BLOCK)
+    hidden = tl.arange(0, HIDDEN)
+    column = tl.arange(0, PADDED)
+    out = tl.arange(0, 16)
+    sum_W1 = tl.zeros((HIDDEN, PADDED), dtype=tl.float32)
+    sum_W3 = tl.zeros((HIDDEN, 16), dtype=tl.float32)
+    if LAYERS == 2:
+        sum_W2 = tl.zeros((HIDDEN, HIDDEN), dtype=tl.float32)
+    if BIAS:
+        # Sums over samples as products with ones need no reduction in the loop; columns 0 and 1 are layers 1 and 2.
+        sum_b = tl.zeros((HIDDEN, 16), dtype=tl.float32)
+        sum_b3 = tl.zeros((16, BLOCK), dtype=tl.float32)
+        ones = tl.full((BLOCK, 1), 1.0, dtype=tl.float32)
+        ones_1 = tl.where(out[None, :] == 0, ones, 0.0).to(KIND)
+        ones_2 = tl.where(out[None, :] == 1, ones, 0.0).to(KIND)
+    count = tl.minimum(tl.load(count_ptr), samples)
+    block = tl.program_id(0)
+    while block * BLOCK < count:
+        start = block * BLOCK
+        ok = (start + lane < count)[None, :]
+        place = _tile(x_ptr, start, x_column, x_row, column, lane)
+        x = tl.trans(tl.load(place, mask=ok & (column < INPUTS)[:, None], other=0.0).to(KIND))
+        h = _layer(x, _matrix(W1_ptr, column, hidden, HIDDEN, INPUTS, True, KIND), b1_ptr, hidden, BIAS, KIND)
+        if LAYERS == 2:
+            first = h
+            h = _layer(h, _matrix(W2_ptr, hidden, hidden, HIDDEN, HIDDEN, True, KIND), b2_ptr, hidden, BIAS, KIND)
+        place = _tile(to_out_ptr, start, out_row, out_column, out, lane)
+        to_out = tl.load(place, mask=ok & (out < OUTPUTS)[:, None], other=0.0)
+        if BIAS:
+            sum_b3 += to_out
+        d = tl.trans(to_out.to(KIND))
+        sum_W3 = tl.dot(tl.trans(h), d, sum_W3, input_precision="tf32")
+        d = tl.dot(d, _matrix(W3_ptr, out, hidden, OUTPUTS, HIDDEN, False, KIND), input_precision="tf32")
+        d = tl.where(h <= 0, 0.0, d).to(KIND)
+        if LAYERS == 2:
+            sum_W2 = tl.dot(tl.trans(d), first, sum_W2, input_precision="tf32")
+            if BIAS:
+                sum_b = tl.dot(tl.trans(d), ones_2, sum_b, input_precision="tf32")
+            d = tl.dot(d, _matrix(W2_ptr, hidden, hidden, HIDDEN, HIDDEN, False, KIND), input_precision="tf32")
+            d = tl.where(first <= 0, 0.0, d).to(KIND)
+        sum_W1 = tl.dot(tl.trans(d), x, sum_W1, input_precision="tf32")
+        if BIAS:
+            sum_b = tl.dot(tl.trans(d), ones_1, sum_b, input_precision="tf32")
+        if INPUT:
+            to_x = tl.dot(d, _matrix(W1_ptr, hidden, column, HIDDEN, INPUTS, False, KIND), input_precision="tf32")
+            there = (start + lane < samples)[None, :] & (column < INPUTS)[:, None]
+            tl.store(_tile(to_x_ptr, start, samples, 1, column, lane), tl.trans(to_x), mask=there)
+        block += tl.num_programs(0)
+    place = to_W1_ptr + hidden[:, None] * INPUTS + column[None, :]
+    tl.atomic_add(place, sum_W1, mask=(column < INPUTS)[None, :], sem="relaxed")
+    place = to_W3_ptr + out[None, :] * HIDDEN + hidden[:, None]
+    tl.atomic_add(place, sum_W3, mask=(out < OUTPUTS)[None, :], sem="relaxed")
+    if LAYERS == 2:
+        tl.atomic_add(to_W2_ptr + hidden[:, None] * HIDDEN + hidden[None, :], sum_W2, sem="relaxed")
+    if BIAS:
+        tl.atomic_add(to_b1_ptr + hidden, tl.sum(tl.where((out == 0)[None, :], sum_b, 0.0), axis=1), sem="relaxed")
+        if LAYERS == 2:
+            tl.atomic_add(to_b2_ptr + hidden, tl.sum(tl.where((out == 1)[None, :], sum_b, 0.0), axis=1), sem="relaxed")
+        tl.atomic_add(to_b3_ptr + out, tl.sum(sum_b3, axis=1), mask=out < OUTPUTS, sem="relaxed")
+    if INPUT:
+        while block * BLOCK < samples:
+            there = (block * BLOCK + lane < samples)[None, :] & (column < INPUTS)[:, None]
+            tl.store(_tile(to_x_ptr, block * BLOCK, samples, 1, column, lane), 0.0, mask=there)
+            block += tl.num_programs(0)

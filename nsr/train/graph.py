@@ -1,0 +1,281 @@
+"""The training step on a GPU: fixed sizes, no wait for the device, captured once as a CUDA graph and replayed.
+
+Same meaning as `nsr.train.step`, with these differences: rays come from counter-based random numbers, so that a step depends
+on seed and step alone; every cell of the occupancy grid is probed at every update; table entries no sample touched keep their
+running means; rays whose samples do not fit into the budget are left out. Whatever follows a schedule is tabulated for all
+steps in advance and looked up by a step counter on the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nsr.config import ModelConfig, TrainConfig
+from nsr.fields.model import SurfaceModel
+from nsr.fields.sdf import active_levels
+from nsr.kernels.adam import AdamSettings, AdamState, adam_step
+from nsr.kernels.hashgrid import TableStorage
+from nsr.kernels.march import PaddedSamples, march_padded, pack_occupancy
+from nsr.kernels.neus import RaySums, neus_composite
+from nsr.kernels.neus.alpha import cell_visibility
+from nsr.kernels.packed import Packed
+from nsr.kernels.points import points_in_ball, points_in_cells
+from nsr.kernels.rays import DrawnRays, PixelTables, draw_rays
+from nsr.losses import colour_huber, colour_l1, colour_mse, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.rendering.volume import learned_background, plain_background, step_length
+from nsr.sampling.occupancy import OccupancyGrid
+from nsr.sampling.pixels import PixelStore
+from nsr.train.optim import rate_factor
+from nsr.train.schedule import cosine_ratio, loss_weight
+
+_COLOUR = {"l1": colour_l1, "mse": colour_mse, "huber": colour_huber}
+_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque")
+_EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
+_CHUNK = 1 << 18
+_OVERSIZE = 1.125  # room above the samples aimed at, so that few rays are cut
+
+
+def obstacle(model: ModelConfig, train: TrainConfig, backend: str, marcher: str) -> str:
+    """Why these settings cannot run as a graph, and train with separate kernels instead; empty if they can."""
+    if backend != "triton" or marcher != "triton":
+        return f"back ends {backend} and {marcher}"
+    if model.sdf.normals != "closed_form":
+        return f"model.sdf.normals={model.sdf.normals}"
+    needed = [name for name in ("curvature", "distortion") if _ever(train, name)]
+    return f"train.loss.{needed[0]}" if needed else ""
+
+
+def _ever(train: TrainConfig, name: str) -> bool:
+    """Whether a loss term has weight at any step."""
+    value = getattr(train.loss, name)
+    return any(weight > 0 for _, weight in value) if isinstance(value, list) else value > 0
+
+
+class GraphTrainer:
+    """Parameters' optimiser, occupancy and random state of a run on the device, and its step.
+
+    Args:
+        model: on `device`, back end `triton`. steps of `config` are all that can be taken.
+    """
+
+    def __init__(
+        self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device
+    ):
+        self.model, self.occupancy, self.config, self.device = model, occupancy, config, device
+        self.pixels = PixelTables(
+            store.colours, store.masks, store.starts, store.widths, store.windows, store.cumulative_area, store.K_inverse,
+            store.rotation, store.centre,
+        )  # fmt: skip
+        self.terms = tuple(name for name in _TERMS if _ever(config, name) and not (name == "mask" and store.masks is None))
+        self.points = config.random_points if {"eikonal_random", "sparsity"} & set(self.terms) else 0
+        if not self.points:
+            self.terms = tuple(name for name in self.terms if name not in ("eikonal_random", "sparsity"))
+        self.length = step_length(config.march.steps)
+        self.step = torch.zeros(1, dtype=torch.int32, device=device)
+        self.live = torch.tensor([min(config.start_rays, config.max_rays)], dtype=torch.int32, device=device)
+        self.seen = torch.zeros(2, dtype=torch.int64, device=device)  # rays and samples of all steps
+        self.active = torch.ones(1, dtype=torch.int32, device=device)
+        self.cells = occupancy.ball_cells()
+        self.bits = pack_occupancy(occupancy.occupied, backend="triton")
+        self._tabulate()
+        self._make_optimizer()
+        self.facts: dict[str, Tensor] = {}
+        self._graphs: dict[str, Any] = {}
+        self._runs = {"step": 0, "occupancy": 0}
+
+    def _tabulate(self) -> None:
+        config, encoding = self.config, self.model.config.encoding
+        steps = range(config.steps)
+        names = ("cosine", "rate", *self.terms)
+        values = [
+            [
+                cosine_ratio(config, k),
+                rate_factor(config.optim, k, config.steps),
+                *(loss_weight(config, n, k) for n in self.terms),
+            ]
+            for k in steps
+        ]
+        self.names = names
+        self.schedule = torch.tensor(values, dtype=torch.float32, device=self.device)
+        self.levels = torch.tensor([active_levels(encoding, k) for k in steps], dtype=torch.int32, device=self.device)
+
+    def _make_optimizer(self) -> None:
+        optim, model = self.config.optim, self.model
+        self.states, self.storages = [], []
+        owners = [model.sdf] + ([model.background] if model.background is not None else [])
+        for owner in owners:
+            table = owner.table
+            owner.storage = TableStorage(table.detach().half(), torch.zeros_like(table))
+            self.storages.append(owner.storage)
+            self.states.append(AdamState(torch.zeros_like(table), torch.zeros_like(table)))
+        self.table_rate = torch.zeros(1, device=self.device)
+        self.rates = [
+            (optim.learning_rate, torch.zeros((), device=self.device)),
+            (optim.sharpness_rate, torch.zeros((), device=self.device)),
+        ]
+        groups = [
+            {"params": model.network_parameters(), "lr": self.rates[0][1], "weight_decay": optim.weight_decay},
+            {"params": [model.log_sharpness], "lr": self.rates[1][1], "weight_decay": 0.0},
+        ]
+        gpu = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(groups, betas=optim.betas, eps=optim.eps, capturable=gpu, fused=gpu, foreach=False)
+
+    def advance(self, step: int) -> None:
+        """Take training step `step`; the results are in `facts`, on the device."""
+        if step % self.config.march.grid_every == 0:
+            self._run("occupancy", self._update_occupancy)
+        self._run("step", self._train)
+
+    def _run(self, name: str, body: Any) -> None:
+        """Run a body as it is a few times, then capture it, then replay it."""
+        self._runs[name] += 1
+        if self.device.type != "cuda" or self._runs[name] <= _EAGER_STEPS:
+            body()
+            return
+        if name not in self._graphs:
+            self.optimizer.zero_grad(set_to_none=True)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                body()
+            self._graphs[name] = graph
+        self._graphs[name].replay()
+
+    @torch.no_grad()
+    def _update_occupancy(self) -> None:
+        model, march = self.model, self.config.march
+        self.active.copy_(self.levels.index_select(0, self.step.long()))
+        model.sdf.active = self.active
+        points = points_in_cells(self.cells, march.grid_resolution, seed=self.config.seed, step=self.step, backend="triton")
+        sdf = torch.cat([model.sdf.value(part) for part in points.split(_CHUNK)])
+        reach = 3**0.5 / march.grid_resolution
+        fresh = cell_visibility(sdf, model.sharpness().detach(), self.length, reach, march.grid_threshold)
+        self.occupancy.refresh(self.cells, fresh, threshold=march.grid_threshold, decay=march.grid_decay)
+        pack_occupancy(self.occupancy.occupied, out=self.bits, backend="triton")
+
+    def _train(self) -> None:
+        now = dict(zip(self.names, self.schedule.index_select(0, self.step.long())[0].unbind(), strict=True))
+        self.active.copy_(self.levels.index_select(0, self.step.long()))
+        self.model.sdf.active = self.active
+        loss, facts = self.loss(now, *self.draw())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimize(now["rate"])
+        self.facts = facts
+        self.seen += torch.stack([facts["rays"], facts["samples"].long()])
+        # As `next_ray_count`; `wanted` counts what the live rays asked for, also beyond the budget.
+        aimed = self.live * (self.config.samples / facts["wanted"].clamp(min=1))
+        bound = (0.9 * self.live + 0.1 * aimed).clamp(16, self.config.max_rays)
+        self.live.copy_(bound.to(torch.int32))
+        self.step += 1
+
+    def _optimize(self, factor: Tensor) -> None:
+        optim = self.config.optim
+        for base, rate in self.rates:
+            rate.copy_(factor * base)
+        self.table_rate.copy_(self.rates[0][1].reshape(1))
+        settings = AdamSettings((optim.betas[0], optim.betas[1]), optim.eps, optim.table_weight_decay)
+        for table, storage, state in zip(self.model.table_parameters(), self.storages, self.states, strict=True):
+            adam_step(
+                table.detach(), storage.gradient, state, storage.values, rate=self.table_rate, step=self.step,
+                settings=settings, backend="triton",
+            )  # fmt: skip
+        self.optimizer.step()
+
+    def draw(self) -> tuple[DrawnRays, PaddedSamples]:
+        """Rays of the current step and their samples; the first `points` positions are random points of the ball."""
+        config = self.config
+        rays = draw_rays(self.pixels, config.max_rays, seed=config.seed, step=self.step, backend="triton")
+        samples = march_padded(
+            rays.origin, rays.direction, self.bits, step=self.length, jitter=rays.jitter, live=self.live,
+            budget=int(config.samples * _OVERSIZE), first=self.points, backend="triton",
+        )  # fmt: skip
+        if self.points:
+            points_in_ball(samples.position[: self.points], seed=config.seed, step=self.step, backend="triton")
+        return rays, samples
+
+    def loss(self, now: dict[str, Tensor], rays: DrawnRays, samples: PaddedSamples) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of what was drawn, and facts for the records, all on the device.
+
+        Args:
+            now: values of the schedules: `cosine` and the weight of each term.
+        """
+        config, model = self.config, self.model
+        out = model.sdf(samples.position, samples.total)
+        normal = torch.nn.functional.normalize(out.gradient, dim=1, eps=1e-6)
+        harmonics = model.radiance.harmonics(rays.direction).T.index_select(1, samples.ray).T
+        colour = model.radiance.shade(samples.position, out.features, normal, harmonics, samples.total)
+        sums = neus_composite(
+            out.sdf, out.gradient, colour, samples.t, rays.direction, Packed(samples.ray, samples.starts, samples.counts),
+            sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length, backend="triton",
+        )  # fmt: skip
+        valid = rays.valid & samples.kept
+        rendered, target = self._colours(rays, sums, samples.kept)
+        terms = self._ray_terms(rendered, target, rays, sums, valid)
+        if "eikonal" in self.terms:
+            terms["eikonal"] = sums.eikonal.sum() / (samples.total - self.points).clamp(min=1)[0]
+        if "eikonal_random" in self.terms:
+            terms["eikonal_random"] = eikonal(out.gradient[: self.points]).mean()
+        if "sparsity" in self.terms:
+            terms["sparsity"] = sparsity(out.sdf[: self.points], config.loss.sparsity_scale).mean()
+        loss = torch.stack([now[name] * terms[name] for name in self.terms]).sum()
+        facts = {name.removesuffix("_weight"): value.detach() for name, value in terms.items()}
+        facts |= {
+            "loss": loss.detach(),
+            "mse": _masked_mean(colour_mse(rendered.detach(), target), valid),
+            "rays": samples.kept.sum(),
+            "samples": samples.total[0] - self.points,
+            "wanted": samples.wanted[0],
+        }
+        return loss, facts
+
+    def _colours(self, rays: DrawnRays, sums: RaySums, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Rendered and observed colours (R, 3); with masks and no learned background both before the same backdrop."""
+        kind = self.model.config.background.kind
+        rest = (1 - sums.opacity)[:, None]
+        if kind == "learned":
+            behind = learned_background(self.model, rays.origin, rays.direction, rays.noise[:, :1], self.live)
+            return sums.colour + rest * torch.where(kept[:, None], behind, torch.zeros_like(behind)), rays.colour
+        behind = rays.noise if kind == "random" else torch.full_like(rays.colour, plain_background(kind))
+        rendered = sums.colour if kind == "none" else sums.colour + rest * behind
+        if self.pixels.masks is None:
+            return rendered, rays.colour
+        return rendered, rays.colour * rays.mask[:, None] + behind * (1 - rays.mask[:, None])
+
+    def _ray_terms(self, rendered: Tensor, target: Tensor, rays: DrawnRays, sums: RaySums, valid: Tensor) -> dict[str, Tensor]:
+        terms = {"colour_weight": _masked_mean(_COLOUR[self.config.loss.colour](rendered, target), valid)}
+        if "mask" in self.terms:
+            terms["mask"] = _masked_mean(mask_entropy(sums.opacity, rays.mask), valid)
+        if "opaque" in self.terms:
+            terms["opaque"] = _masked_mean(opaque_entropy(sums.opacity), valid)
+        return terms
+
+    def state(self) -> dict[str, Any]:
+        """What changes from step to step beside the model and the occupancy, to save."""
+        return {
+            "live": self.live,
+            "seen": self.seen,
+            "tables": [[state.mean, state.square] for state in self.states],
+            "networks": self.optimizer.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any], step: int) -> None:
+        """Inverse of `state`, before the first step; the model and the occupancy must hold their saved values already."""
+        self.step.fill_(step)
+        self.live.copy_(state["live"])
+        self.seen.copy_(state["seen"])
+        for mine, saved in zip(self.states, state["tables"], strict=True):
+            mine.mean.copy_(saved[0])
+            mine.square.copy_(saved[1])
+        self.optimizer.load_state_dict(state["networks"])
+        for group, (_, rate) in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+        for table, storage in zip(self.model.table_parameters(), self.storages, strict=True):
+            storage.values.copy_(table.detach())
+        pack_occupancy(self.occupancy.occupied, out=self.bits, backend="triton")
+
+
+def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, values, torch.zeros_like(values)).sum() / valid.sum().clamp(min=1)

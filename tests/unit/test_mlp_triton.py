@@ -1,0 +1,127 @@
+"""Fused ReLU networks in Triton against the reference: interpreted on the CPU, compiled where there is a GPU."""
+
+import pytest
+import torch
+from torch.nn.functional import linear
+
+from nsr.kernels.mlp import mlp
+
+pytest.importorskip("triton")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Of the root mean squares; tf32 keeps 10 bits of each factor.
+TOLERANCE = 5e-3 if DEVICE.type == "cuda" else 1e-5
+
+
+def network(sizes, *, bias=True, rows=150):
+    """Inputs, weights and biases in float64, and the gradient by the outputs.
+
+    No hidden unit is near zero at any of the inputs, where tf32 may switch it and with it a whole term of the gradients.
+    """
+    generator = torch.Generator().manual_seed(sum(sizes))
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(DEVICE)  # noqa: E731
+    weights = [draw(b, a) * (2 / a) ** 0.5 for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    biases = [0.3 * draw(b) if bias else None for b in sizes[1:]]
+    x = draw(20 * rows, sizes[0])
+    clear = torch.ones(len(x), dtype=torch.bool, device=DEVICE)
+    hidden = x
+    for weight, offset in zip(weights[:-1], biases[:-1], strict=True):
+        hidden = linear(hidden, weight, offset)
+        clear &= (hidden.abs() > 0.01).all(dim=1)
+        hidden = hidden.relu()
+    x = x[clear][:rows].contiguous()
+    assert len(x) == rows
+    return x, weights, biases, draw(rows, sizes[-1])
+
+
+def evaluated(backend, x, weights, biases, to_out, *, count=None, turned=False):
+    """Outputs and all gradients; `triton` in float32, `turned` from and to feature-major arrays."""
+    kind = torch.float32 if backend == "triton" else torch.float64
+    leaves = [part.to(kind).requires_grad_() for part in (x, *weights, *(bias for bias in biases if bias is not None))]
+    x, *parts = leaves
+    given = iter(parts[len(weights) :])
+    biases = [None if bias is None else next(given) for bias in biases]
+    if turned:
+        x = x.T.contiguous().T
+    out = mlp(x, parts[: len(weights)], biases, count=count, backend=backend)
+    to_out = to_out.to(kind).T.contiguous().T if turned else to_out.to(kind)
+    return [out.detach(), *torch.autograd.grad(out, leaves, to_out)]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert ours.shape == theirs.shape
+        error = (ours - theirs).norm()
+        assert error <= TOLERANCE * theirs.norm()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sizes", [(12, 64, 3), (16, 64, 9), (37, 64, 64, 3), (37, 32, 32, 16), (12, 32, 1), (64, 32, 32, 4)])
+def test_values_and_gradients(sizes, bias):
+    x, weights, biases, to_out = network(sizes, bias=bias)
+    for turned in (False, True):
+        found = evaluated("triton", x, weights, biases, to_out, turned=turned)
+        assert_same(found, evaluated("reference", x, weights, biases, to_out))
+
+
+def test_more_blocks_than_programs():
+    args = network((16, 32, 3), rows=1500)
+    assert_same(evaluated("triton", *args, turned=True), evaluated("reference", *args))
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_layer_without_biases(missing):
+    x, weights, biases, to_out = network((16, 32, 32, 3))
+    biases[missing] = None
+    assert_same(evaluated("triton", x, weights, biases, to_out), evaluated("reference", x, weights, biases, to_out))
+
+
+@pytest.mark.parametrize("used", [0, 70, 128, 150, 1000])
+@pytest.mark.parametrize("sizes", [(16, 32, 3), (12, 48, 3)])
+def test_rows_past_the_count_have_no_effect(sizes, used):
+    x, weights, biases, to_out = network(sizes, rows=400)
+    expected = evaluated("reference", x[:used], weights, biases, to_out[:used])
+    # Neither inputs nor gradients past the count are read.
+    x[used:] = to_out[used:] = torch.nan
+    count = torch.tensor([used], dtype=torch.int32, device=DEVICE)
+    for backend in ("triton", "reference"):
+        out, to_x, *rest = evaluated(backend, x, weights, biases, to_out, count=count)
+        assert not out[used:].any()
+        assert not to_x[used:].any()
+        assert_same([part.float() for part in (out[:used], to_x[:used], *rest)], expected)
+
+
+def test_no_rows():
+    args = network((16, 32, 3), rows=0)
+    out, to_x, *rest = evaluated("triton", *args)
+    assert out.shape == (0, 3)
+    assert to_x.shape == (0, 16)
+    assert not any(part.any() for part in rest)
+
+
+@pytest.mark.parametrize("sizes", [(12, 48, 3), (80, 64, 3), (16, 64, 17), (16, 32, 64, 3), (16, 32, 32, 32, 3), (16, 3)])
+def test_other_networks_are_composed(sizes):
+    args = network(sizes)
+    assert_same(evaluated("triton", *args), evaluated("reference", *args))
+
+
+def test_arrays_are_feature_major():
+    x, weights, biases, _ = network((16, 32, 3))
+    x = x.float().T.contiguous().T.requires_grad_()
+    weights, biases = ([part.float() for part in parts] for parts in (weights, biases))
+    out = mlp(x, weights, biases, backend="triton")
+    (to_x,) = torch.autograd.grad(out.sum(), x)  # its gradient has strides of zero
+    assert out.T.is_contiguous()
+    assert to_x.T.is_contiguous()
+
+
+def test_relu_is_flat_at_zero_and_keeps_nan():
+    x = torch.zeros(3, 16, device=DEVICE)
+    x[2, 5] = torch.nan
+    x.requires_grad_()
+    weights = [torch.ones(size, device=DEVICE) for size in ((32, 16), (3, 32))]
+    out = mlp(x, weights, [None, None], backend="triton")
+    (to_x,) = torch.autograd.grad(out[:2].sum(), x)
+    assert out[2].isnan().all()
+    assert not to_x[:2].any()
