@@ -10,8 +10,8 @@ from nsr.kernels.points import points_in_ball
 from nsr.losses import eikonal, mask_entropy
 from nsr.rendering.volume import learned_background, render_samples
 from nsr.sampling.occupancy import OccupancyGrid
-from nsr.scene.images import load_view_images, load_view_masks
 from nsr.sampling.pixels import PixelStore
+from nsr.scene.images import load_view_images, load_view_masks
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
 from tests.unit.training_scene import quick_config, sphere_scene

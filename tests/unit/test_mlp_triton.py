@@ -9,7 +9,8 @@ from nsr.kernels.mlp import mlp
 pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Of the root mean squares; tf32 keeps 10 bits of each factor.
-TOLERANCE = 5e-3 if DEVICE.type == "cuda" else 1e-5
+# Outputs, gradients. In tf32 a unit near zero may switch, which changes the gradients of its whole row.
+TOLERANCE, GRADIENT_TOLERANCE = (5e-3, 5e-2) if DEVICE.type == "cuda" else (1e-5, 1e-5)
 
 
 def network(sizes, *, bias=True, rows=150):
@@ -49,11 +50,11 @@ def evaluated(backend, x, weights, biases, to_out, *, count=None, turned=False):
 
 def assert_same(found, expected):
     assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
+    for number, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         assert ours.dtype == torch.float32
         assert ours.shape == theirs.shape
         error = (ours - theirs).norm()
-        assert error <= TOLERANCE * theirs.norm()
+        assert error <= (GRADIENT_TOLERANCE if number else TOLERANCE) * theirs.norm()
 
 
 @pytest.mark.parametrize("bias", [True, False])

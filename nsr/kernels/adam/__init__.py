@@ -27,17 +27,17 @@ class AdamState(NamedTuple):
     square: Tensor
 
 
-def _triton(parameter: Tensor, *arguments: Any) -> None:
+def _triton(parameter: Tensor, *arrays: Any, **options: Any) -> None:
     require_triton(parameter.device)
     from nsr.kernels.adam import triton
 
-    triton.adam_step(parameter, *arguments)
+    triton.adam_step(parameter, *arrays, **options)
 
 
-def _reference(*arguments: Any) -> None:
+def _reference(*arrays: Any, **options: Any) -> None:
     from nsr.kernels.adam import reference
 
-    reference.adam_step(*arguments)
+    reference.adam_step(*arrays, **options)
 
 
 _IMPLEMENTATIONS = {"reference": _reference, "triton": _triton}
@@ -65,4 +65,4 @@ def adam_step(
         rate: (1,) learning rate. step: (1,) int, number of this step from 0, for the bias correction; both stay on the
             device, so that a captured graph follows their schedule.
     """
-    choose("adam_step", _IMPLEMENTATIONS, backend)(parameter, gradient, state, copy, rate, step, settings)
+    choose("adam_step", _IMPLEMENTATIONS, backend)(parameter, gradient, state, copy, rate=rate, step=step, settings=settings)

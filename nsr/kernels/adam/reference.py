@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def adam_step(
-    parameter: Tensor, gradient: Tensor, state: AdamState, copy: Tensor | None, rate: Tensor, step: Tensor, settings: AdamSettings
+    parameter: Tensor,
+    gradient: Tensor,
+    state: AdamState,
+    copy: Tensor | None,
+    *,
+    rate: Tensor,
+    step: Tensor,
+    settings: AdamSettings,
 ) -> None:
     """See `nsr.kernels.adam.adam_step`."""
     first, second = settings.betas

@@ -17,7 +17,14 @@ _BLOCK = 1024
 
 @torch.no_grad()
 def adam_step(
-    parameter: Tensor, gradient: Tensor, state: AdamState, copy: Tensor | None, rate: Tensor, step: Tensor, settings: AdamSettings
+    parameter: Tensor,
+    gradient: Tensor,
+    state: AdamState,
+    copy: Tensor | None,
+    *,
+    rate: Tensor,
+    step: Tensor,
+    settings: AdamSettings,
 ) -> None:
     """See `nsr.kernels.adam.adam_step`."""
     size = parameter.numel()
