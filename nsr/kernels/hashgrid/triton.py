@@ -116,9 +116,8 @@ class _Encode(torch.autograd.Function):
 
 class _PulledSlope(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, table: Tensor, pull: Tensor, spec: HashGridSpec, active: Tensor, storage: TableStorage | None
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, table: Tensor, pull: Tensor, *rest: Any) -> Tensor:
+        spec, active, storage = rest
         x, values = x.float().contiguous(), (storage.values if storage else table.detach()).contiguous()
         pull = pull.float()
         out = torch.empty(3, len(x), device=x.device)
