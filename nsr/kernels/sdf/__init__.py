@@ -72,14 +72,14 @@ def sdf_with_gradient(
         BackendUnavailable: see `choose`; tiny-cuda-nn has no closed-form gradient.
     """
     run = choose("sdf_with_gradient", {"reference": _reference_gradient, "triton": _triton_gradient, "tcnn": _no_tcnn}, backend)
-    return SdfOutput(*run(x, table, spec, net, spec.levels if active is None else active, storage, count))
+    return SdfOutput(*run(x, table, spec, net, spec.levels if active is None else active, storage, count=count))
 
 
 def _reference_value(*args: Any) -> tuple[Tensor, Tensor]:
     return reference.value(*args[:5])
 
 
-def _reference_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _reference_gradient(*args: Any, **_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return reference.value_and_gradient(*args[:5])
 
 
@@ -90,11 +90,11 @@ def _triton_value(*args: Any) -> tuple[Tensor, Tensor]:
     return triton.value(*args)
 
 
-def _triton_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _triton_gradient(*args: Any, count: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     require_triton(args[0].device)
     from nsr.kernels.sdf import triton
 
-    return triton.value_and_gradient(*args)
+    return triton.value_and_gradient(*args, count=count)
 
 
 def _tcnn_value(*args: Any) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ def _tcnn_value(*args: Any) -> tuple[Tensor, Tensor]:
     return tcnn.value(*args[:5])
 
 
-def _no_tcnn(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _no_tcnn(*_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
     raise BackendUnavailable(
         "sdf_with_gradient: back end 'tcnn' has no closed-form gradient; set model.sdf.normals=finite_difference, or use "
         "backend=triton or reference"

@@ -82,6 +82,7 @@ def value_and_gradient(
     net: SdfWeights,
     active: int | Tensor,
     storage: TableStorage | None = None,
+    *,
     count: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `nsr.kernels.sdf.sdf_with_gradient`; networks beyond the kernels' sizes are evaluated at all positions."""
