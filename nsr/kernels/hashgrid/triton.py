@@ -285,7 +285,7 @@ def _slope_forward(
     none = tl.zeros((BLOCK,), dtype=tl.float32)
     active = tl.load(active_ptr)
     for level in range(0, LEVELS):
-        here = ok & (level < active)
+        here = sample < tl.where(active > level, samples, 0)
         scale = tl.load(scale_ptr + level)
         cx, cy, cz, fx, fy, fz = _cells(x_ptr, scale, 0.0, 1.0, sample, ok)
         place = (level * F + feature)[:, None].to(tl.int64) * pull_row + sample[None, :].to(tl.int64) * pull_column
