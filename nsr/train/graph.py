@@ -24,17 +24,16 @@ from nsr.kernels.neus.alpha import cell_visibility
 from nsr.kernels.packed import Packed
 from nsr.kernels.points import points_in_ball, points_in_cells
 from nsr.kernels.rays import DrawnRays, PixelTables, draw_rays
-from nsr.losses import colour_huber, colour_l1, colour_mse, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.losses import colour_mse, eikonal, mask_entropy, opaque_entropy, sparsity
 from nsr.rendering.volume import learned_background, plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
 from nsr.train.optim import rate_factor
 from nsr.train.schedule import cosine_ratio, loss_weight
+from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
 
-_COLOUR = {"l1": colour_l1, "mse": colour_mse, "huber": colour_huber}
 _TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque")
 _EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
-_CHUNK = 1 << 18
 _OVERSIZE = 1.125  # room above the samples aimed at, so that few rays are cut
 
 
@@ -149,7 +148,7 @@ class GraphTrainer:
         self.active.copy_(self.levels.index_select(0, self.step.long()))
         model.sdf.active = self.active
         points = points_in_cells(self.cells, march.grid_resolution, seed=self.config.seed, step=self.step, backend="triton")
-        sdf = torch.cat([model.sdf.value(part) for part in points.split(_CHUNK)])
+        sdf = torch.cat([model.sdf.value(part) for part in points.split(POINT_CHUNK)])
         reach = 3**0.5 / march.grid_resolution
         fresh = cell_visibility(sdf, model.sharpness().detach(), self.length, reach, march.grid_threshold)
         self.occupancy.refresh(self.cells, fresh, threshold=march.grid_threshold, decay=march.grid_decay)
@@ -245,7 +244,7 @@ class GraphTrainer:
         return rendered, rays.colour * rays.mask[:, None] + behind * (1 - rays.mask[:, None])
 
     def _ray_terms(self, rendered: Tensor, target: Tensor, rays: DrawnRays, sums: RaySums, valid: Tensor) -> dict[str, Tensor]:
-        terms = {"colour_weight": _masked_mean(_COLOUR[self.config.loss.colour](rendered, target), valid)}
+        terms = {"colour_weight": _masked_mean(COLOUR_TERMS[self.config.loss.colour](rendered, target), valid)}
         if "mask" in self.terms:
             terms["mask"] = _masked_mean(mask_entropy(sums.opacity, rays.mask), valid)
         if "opaque" in self.terms:

@@ -17,8 +17,8 @@ from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore, RayBatch
 from nsr.train.schedule import cosine_ratio, loss_weight, schedule_value
 
-_COLOUR = {"l1": colour_l1, "mse": colour_mse, "huber": colour_huber}
-_POINT_CHUNK = 1 << 18
+COLOUR_TERMS = {"l1": colour_l1, "mse": colour_mse, "huber": colour_huber}
+POINT_CHUNK = 1 << 18
 
 
 @dataclass
@@ -73,7 +73,7 @@ def update_occupancy(
     reach = 3**0.5 / occupancy.resolution
 
     def visibility(points: Tensor) -> Tensor:
-        sdf = torch.cat([model.sdf.value(part) for part in points.split(_POINT_CHUNK)]) if len(points) else points[:, 0]
+        sdf = torch.cat([model.sdf.value(part) for part in points.split(POINT_CHUNK)]) if len(points) else points[:, 0]
         return cell_visibility(sdf, sharpness, length, reach, config.march.grid_threshold)
 
     occupancy.update(
@@ -106,7 +106,7 @@ def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 def _ray_terms(
     out: Rendered, batch: RayBatch, target: Tensor, store: PixelStore, loss: LossConfig, step: int
 ) -> dict[str, Tensor]:
-    terms = {"colour_weight": _masked_mean(_COLOUR[loss.colour](out.colour, target), batch.valid)}
+    terms = {"colour_weight": _masked_mean(COLOUR_TERMS[loss.colour](out.colour, target), batch.valid)}
     if store.masks is not None and schedule_value(loss.mask, step) > 0:
         terms["mask"] = _masked_mean(mask_entropy(out.opacity, batch.mask), batch.valid)
     if schedule_value(loss.opaque, step) > 0:
