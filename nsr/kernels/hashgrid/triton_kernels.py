@@ -41,7 +41,10 @@ def gather_kernel(
     x_ptr, table_ptr, scale_ptr, meta_ptr, active_ptr, count_ptr, out_ptr, jacobian_ptr, samples, PADDED, LO, STRETCH,
     F: tl.constexpr, JACOBIAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Interpolated entries (L * F, S), and their derivatives by the position (3, L * F, S); zero on inactive levels."""
+    """Interpolated entries (L * F, S), and their derivatives by the position (3, L * F, S); zero on inactive levels.
+
+    Past `count` the rest of the last block in use is zero, and nothing is written beyond.
+    """
     level = tl.program_id(1)
     count = tl.load(count_ptr)
     if tl.program_id(0) * BLOCK < count:
@@ -66,13 +69,14 @@ def gather_kernel(
                     along_y += corner_push(fx, fy, fz, none, slope, none, corner)[None, :] * entry
                     along_z += corner_push(fx, fy, fz, none, none, slope, corner)[None, :] * entry
         place = (level * F + feature)[:, None].to(tl.int64) * samples + sample[None, :]
-        tl.store(out_ptr + place, value, mask=ok[None, :])
+        there = (sample < samples)[None, :]
+        tl.store(out_ptr + place, value, mask=there)
         if JACOBIAN:
             axis = (tl.num_programs(1) * F).to(tl.int64) * samples
             kind = jacobian_ptr.dtype.element_ty
-            tl.store(jacobian_ptr + place, along_x.to(kind), mask=ok[None, :])
-            tl.store(jacobian_ptr + axis + place, along_y.to(kind), mask=ok[None, :])
-            tl.store(jacobian_ptr + 2 * axis + place, along_z.to(kind), mask=ok[None, :])
+            tl.store(jacobian_ptr + place, along_x.to(kind), mask=there)
+            tl.store(jacobian_ptr + axis + place, along_y.to(kind), mask=there)
+            tl.store(jacobian_ptr + 2 * axis + place, along_z.to(kind), mask=there)
 
 
 @triton.jit
@@ -114,18 +118,19 @@ def gather_halves_kernel(
                     z_first += along_z * a_first
                     z_second += along_z * a_second
         place = (2 * level).to(tl.int64) * samples + sample
-        tl.store(out_ptr + place, first, mask=ok)
-        tl.store(out_ptr + place + samples, second, mask=ok)
+        there = sample < samples
+        tl.store(out_ptr + place, first, mask=there)
+        tl.store(out_ptr + place + samples, second, mask=there)
         if JACOBIAN:
             slope = scale * STRETCH
             axis = (2 * tl.num_programs(1)).to(tl.int64) * samples
             kind = jacobian_ptr.dtype.element_ty
-            tl.store(jacobian_ptr + place, (slope * x_first).to(kind), mask=ok)
-            tl.store(jacobian_ptr + place + samples, (slope * x_second).to(kind), mask=ok)
-            tl.store(jacobian_ptr + axis + place, (slope * y_first).to(kind), mask=ok)
-            tl.store(jacobian_ptr + axis + place + samples, (slope * y_second).to(kind), mask=ok)
-            tl.store(jacobian_ptr + 2 * axis + place, (slope * z_first).to(kind), mask=ok)
-            tl.store(jacobian_ptr + 2 * axis + place + samples, (slope * z_second).to(kind), mask=ok)
+            tl.store(jacobian_ptr + place, (slope * x_first).to(kind), mask=there)
+            tl.store(jacobian_ptr + place + samples, (slope * x_second).to(kind), mask=there)
+            tl.store(jacobian_ptr + axis + place, (slope * y_first).to(kind), mask=there)
+            tl.store(jacobian_ptr + axis + place + samples, (slope * y_second).to(kind), mask=there)
+            tl.store(jacobian_ptr + 2 * axis + place, (slope * z_first).to(kind), mask=there)
+            tl.store(jacobian_ptr + 2 * axis + place + samples, (slope * z_second).to(kind), mask=there)
 
 
 @triton.jit

@@ -18,6 +18,7 @@ from nsr.kernels.gpu import interpreted, processor_count
 from nsr.kernels.hashgrid.spec import HashGridSpec
 from nsr.kernels.hashgrid.storage import TableStorage, device_int
 from nsr.kernels.hashgrid.triton import UNIT_FRAME, encode, gather, pulled_slope, scatter
+from nsr.kernels.mlp.triton import zeros_like_each
 from nsr.kernels.sdf.reference import SdfWeights
 from nsr.kernels.sdf.triton_kernels import sdf_network_backward, sdf_network_forward
 
@@ -34,8 +35,12 @@ class Shape(NamedTuple):
     programs: int
 
 
-# Measured on an H100 (docs/performance.md): larger blocks spill registers in the backward pass, smaller ones starve the forward.
-FORWARD, BACKWARD = Shape(64, 4, 2), Shape(16, 4, 4)
+# Measured on an H100 (docs/performance.md): larger blocks spill registers, smaller ones starve the matrix units.
+FORWARD, BACKWARD = Shape(64, 8, 1), Shape(64, 8, 1)
+# Operands of the backward's products, and z, which it recomputes nothing from. Gradients by sample are smaller than half
+# precision can hold; bfloat16 has float32's range. z matters where the softplus bends, near 0, where half precision is finest.
+_BACKWARD_KIND = torch.float32 if interpreted() else torch.bfloat16
+_PRE_KIND = torch.float32 if interpreted() else torch.float16
 
 
 class Launch(NamedTuple):
@@ -44,7 +49,8 @@ class Launch(NamedTuple):
     Attributes:
         spec: level sizes. beta: of the softplus. active: (1,) int32, levels in use. used: (1,) int32, positions in use;
         outputs past it are left as they were allocated, gradients past it are not read.
-        storage: see `TableStorage`. features, gradient: which outputs are wanted beside the distance.
+        storage: see `TableStorage`. features, gradient: which outputs are wanted beside the distance. keep: a backward pass
+        may follow.
     """
 
     spec: HashGridSpec
@@ -54,20 +60,26 @@ class Launch(NamedTuple):
     storage: TableStorage | None
     features: bool
     gradient: bool
+    keep: bool
 
 
-def fused(spec: HashGridSpec, net: SdfWeights) -> bool:
-    """Whether the network kernels cover this shape; others are composed of general operations."""
+def fused(spec: HashGridSpec, net: SdfWeights, rows: int) -> bool:
+    """Whether the network kernels cover this shape; others are composed of general operations.
+
+    Args:
+        rows: positions at once; places in the Jacobian (3, columns, rows) and in z (hidden, rows) are 32-bit numbers.
+    """
     hidden, width = net.W1.shape
     columns = spec.levels * spec.features
-    return columns <= _MOST_COLUMNS and hidden in _HIDDEN and len(net.b2) <= _MOST_OUT and width == 3 + columns
+    fits = columns <= _MOST_COLUMNS and hidden in _HIDDEN and len(net.b2) <= _MOST_OUT and width == 3 + columns
+    return fits and rows * max(3 * columns, hidden) < 2**31
 
 
 def value(
     x: Tensor, table: Tensor, spec: HashGridSpec, net: SdfWeights, active: int | Tensor, storage: TableStorage | None = None
 ) -> tuple[Tensor, Tensor]:
     """See `nsr.kernels.sdf.sdf_value`."""
-    if not fused(spec, net):
+    if not fused(spec, net, len(x)):
         encoded = encode((x + 1) / 2, table, spec, active, storage)
         out = linear(softplus(linear(torch.cat([x, encoded], dim=1), net.W1, net.b1), net.beta), net.W2, net.b2)
         return out[:, 0], out[:, 1:]
@@ -86,7 +98,7 @@ def value_and_gradient(
     count: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `nsr.kernels.sdf.sdf_with_gradient`; networks beyond the kernels' sizes are evaluated at all positions."""
-    if fused(spec, net):
+    if fused(spec, net, len(x)):
         return evaluate(x, table, spec, net, active=active, storage=storage, count=count)
     unit = (x + 1) / 2
     encoded = encode(unit, table, spec, active, storage)
@@ -116,7 +128,8 @@ def evaluate(
     """
     device = x.device
     count = device_int(len(x) if count is None else count, device)
-    launch = Launch(spec, net.beta, device_int(active, device), count, storage, features, gradient)
+    keep = torch.is_grad_enabled() and any(part.requires_grad for part in (table, net.W1, net.b1, net.W2, net.b2))
+    launch = Launch(spec, net.beta, device_int(active, device), count, storage, features, gradient, keep)
     sdf, out, normal = _FusedSdf.apply(x, table, net.W1, net.b1, net.W2, net.b2, launch)
     return sdf, out.T, normal.T
 
@@ -135,32 +148,33 @@ class _FusedSdf(torch.autograd.Function):
         encoded, jacobian = gather(
             x, values, launch.spec, UNIT_FRAME, active=launch.active, count=launch.used, jacobian=launch.gradient
         )
+        pre = torch.empty(len(weights[1]) if launch.keep else 0, len(x), device=x.device, dtype=_PRE_KIND)
         if len(x):
             sdf_network_forward[(_programs(len(x), FORWARD, x.device),)](
-                x, encoded, jacobian, launch.used, *weights, sdf, features, gradient, len(x), launch.beta,
-                **_sizes(launch, weights, FORWARD), FEATURES_OUT=launch.features and out_features > 0, GRADIENT=launch.gradient,
+                x, encoded, jacobian, launch.used, *_split(weights[0], torch.float32), *weights[1:], sdf, features, gradient, pre,
+                len(x), launch.beta, **_sizes(launch, weights, FORWARD, len(x)), PRECISION=_PRECISION,
+                FEATURES_OUT=launch.features and out_features > 0, GRADIENT=launch.gradient, KEEP=launch.keep,
             )  # fmt: skip
-        ctx.save_for_backward(x, table, encoded, jacobian, *weights)
+        ctx.save_for_backward(x, table, encoded, jacobian, pre, *weights)
         ctx.launch = launch
         return sdf, features, gradient
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, to_sdf: Tensor, to_features: Tensor, to_gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, table, encoded, jacobian, *weights = ctx.saved_tensors
+        x, table, encoded, jacobian, pre, *weights = ctx.saved_tensors
         launch: Launch = ctx.launch
-        sums = [torch.zeros_like(part) for part in weights]
-        # Gradients by sample are smaller than half precision can hold; bfloat16 has float32's range.
-        kind = torch.float32 if interpreted() else torch.bfloat16
-        to_encoded = torch.empty_like(encoded, dtype=kind)
+        (sums,) = zeros_like_each(weights)
+        to_encoded = torch.empty_like(encoded, dtype=_BACKWARD_KIND)
         pull = torch.empty_like(to_encoded) if launch.gradient else None
         sink = launch.storage.gradient if launch.storage else torch.zeros_like(table, dtype=torch.float32)
         if len(x):
             sdf_network_backward[(_programs(len(x), BACKWARD, x.device),)](
-                x, encoded, jacobian, launch.used, *weights[:3], to_sdf.contiguous(), to_features, *_strides(to_features),
-                to_gradient, *_strides(to_gradient), to_encoded, to_encoded if pull is None else pull, *sums, len(x),
-                launch.beta, **_sizes(launch, weights, BACKWARD), FEATURES_IN=launch.features and len(weights[3]) > 1,
-                GRADIENT=launch.gradient, KIND=tl.float32 if interpreted() else tl.bfloat16,
+                x, encoded, jacobian, pre, launch.used, *_split(weights[0], _BACKWARD_KIND), weights[2], to_sdf.contiguous(),
+                to_features, *to_features.stride(), to_gradient, *to_gradient.stride(), to_encoded,
+                to_encoded if pull is None else pull, *sums, len(x), launch.beta, **_sizes(launch, weights, BACKWARD, len(x)),
+                FEATURES_IN=launch.features and len(weights[3]) > 1, GRADIENT=launch.gradient,
+                KIND=tl.float32 if interpreted() else tl.bfloat16,
             )  # fmt: skip
         scatter(
             x, to_encoded, launch.spec, UNIT_FRAME, active=launch.active, count=launch.used, sink=sink, pull=pull,
@@ -169,14 +183,19 @@ class _FusedSdf(torch.autograd.Function):
         return None, None if launch.storage else sink.to(table.dtype), *sums, None
 
 
-def _sizes(launch: Launch, weights: list[Tensor], shape: Shape) -> dict[str, Any]:
+def _split(W1: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The first layer's columns of the position (H, 3) and of the encoding (H, C), apart, so that rows are aligned."""
+    return W1[:, :3].contiguous(), W1[:, 3:].to(kind).contiguous()
+
+
+def _sizes(launch: Launch, weights: list[Tensor], shape: Shape, rows: int) -> dict[str, Any]:
     columns = launch.spec.levels * launch.spec.features
     return {
         "COLUMNS": columns,
         "PADDED": max(16, triton.next_power_of_2(columns)),
         "HIDDEN": len(weights[1]),
         "FEATURES": len(weights[3]) - 1,
-        "PRECISION": _PRECISION,
+        "ALIGNED": rows % 16 == 0,
         "BLOCK": shape.block,
         "num_warps": shape.warps,
     }
@@ -184,7 +203,3 @@ def _sizes(launch: Launch, weights: list[Tensor], shape: Shape) -> dict[str, Any
 
 def _programs(samples: int, shape: Shape, device: torch.device) -> int:
     return max(1, min(triton.cdiv(samples, shape.block), shape.programs * processor_count(device)))
-
-
-def _strides(value: Tensor) -> tuple[int, int]:
-    return value.stride(0), value.stride(1)

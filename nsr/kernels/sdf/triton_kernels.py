@@ -48,48 +48,72 @@ def _columns(a, b, c, last):
 
 
 @triton.jit
+def _round_up(count, ALIGNED: tl.constexpr):
+    """`count`, or the next multiple of 16: masks that are known to be constant over 16 samples let accesses be wide."""
+    if ALIGNED:
+        count = tl.multiple_of((count + 15) // 16 * 16, 16)
+    return count
+
+
+@triton.jit
+def _matrix(ptr, row, column, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TURNED: tl.constexpr, KIND: tl.constexpr):
+    """ROWS x COLUMNS numbers at `ptr`, rows `stride` apart, zero-padded to the places `row` and `column`; TURNED: transposed.
+
+    Read where it is used, in every block: from the cache it costs less than the registers that would keep it.
+    """
+    row, column = row[:, None], column[None, :]
+    if TURNED:
+        return tl.load(ptr + column * stride + row, mask=(row < COLUMNS) & (column < ROWS), other=0.0).to(KIND)
+    return tl.load(ptr + row * stride + column, mask=(row < ROWS) & (column < COLUMNS), other=0.0).to(KIND)
+
+
+@triton.jit
 def sdf_network_forward(
-    x_ptr, encoded_ptr, jacobian_ptr, count_ptr, W1_ptr, b1_ptr, W2_ptr, b2_ptr, sdf_ptr, features_ptr, gradient_ptr,
-    samples, beta,
-    COLUMNS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, FEATURES: tl.constexpr,
-    FEATURES_OUT: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    x_ptr, encoded_ptr, jacobian_ptr, count_ptr, W1_x_ptr, W1_ptr, b1_ptr, W2_ptr, b2_ptr, sdf_ptr, features_ptr, gradient_ptr,
+    pre_ptr, samples, beta,
+    COLUMNS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, FEATURES: tl.constexpr, FEATURES_OUT: tl.constexpr,
+    GRADIENT: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Distance (S,), features (G, S), gradient (3, S) from x (S, 3), E (C, S), J (3, C, S); nothing past `count`."""
+    """Distance (S,), features (G, S), gradient (3, S) from x (S, 3), E (C, S), J (3, C, S); nothing past `count`.
+
+    KEEP: z (H, S) too, for the backward pass.
+    """
     hidden = tl.arange(0, HIDDEN)
     column = tl.arange(0, PADDED)
     out = tl.arange(0, 16)
-    width = 3 + COLUMNS
-    W1_T = tl.load(W1_ptr + hidden[None, :] * width + 3 + column[:, None], mask=(column < COLUMNS)[:, None], other=0.0)
-    w1x, w1y, w1z = _axes(W1_ptr + hidden * width, 1, hidden < HIDDEN)
+    W1_T = _matrix(W1_ptr, column, hidden, COLUMNS, HIDDEN, COLUMNS, True, tl.float32)
+    w1x, w1y, w1z = _axes(W1_x_ptr + hidden * 3, 1, hidden < HIDDEN)
     b1 = tl.load(b1_ptr + hidden)
     w2 = tl.load(W2_ptr + hidden)
     b2 = tl.load(b2_ptr)
-    if FEATURES_OUT:
-        W2_T = tl.load(W2_ptr + out[None, :] * HIDDEN + hidden[:, None], mask=(out <= FEATURES)[None, :], other=0.0)
-        b2_all = tl.load(b2_ptr + out, mask=out <= FEATURES, other=0.0)
-    if GRADIENT:
-        W1 = tl.load(W1_ptr + hidden[:, None] * width + 3 + column[None, :], mask=(column < COLUMNS)[None, :], other=0.0)
     count = tl.load(count_ptr)
+    end = _round_up(count, ALIGNED)
     block = tl.program_id(0)
     while block * BLOCK < count:
         sample = block * BLOCK + tl.arange(0, BLOCK)
         ok = sample < count
         x, y, z = _axes(x_ptr + 3 * sample, 1, ok)
         entry = column[:, None] * samples + sample[None, :]
-        there = ok[None, :] & (column < COLUMNS)[:, None]
+        near = (sample < end)[None, :]
+        there = near & (column < COLUMNS)[:, None]
         encoded = tl.trans(tl.load(encoded_ptr + entry, mask=there, other=0.0))
         pre = x[:, None] * w1x[None, :] + y[:, None] * w1y[None, :] + z[:, None] * w1z[None, :] + b1[None, :]
         pre = tl.dot(encoded, W1_T, pre, input_precision=PRECISION)
+        if KEEP:
+            pre_place = pre_ptr + hidden[:, None] * samples + sample[None, :]
+            tl.store(pre_place, tl.trans(pre).to(pre_ptr.dtype.element_ty), mask=near)
         act, slope = _softplus(pre, beta)
         # The distance itself in full precision, on the ordinary units: opacity multiplies its error by the sharpness.
         tl.store(sdf_ptr + sample, tl.sum(act * w2[None, :], axis=1) + b2, mask=ok)
         if FEATURES_OUT:
-            features = tl.dot(act, W2_T, input_precision="tf32") + b2_all[None, :]
-            features_place = features_ptr + (out[None, :] - 1) * samples + sample[:, None]
-            tl.store(features_place, features, mask=ok[:, None] & (out >= 1)[None, :] & (out <= FEATURES)[None, :])
+            W2_T = _matrix(W2_ptr, hidden, out, HIDDEN, 1 + FEATURES, HIDDEN, True, tl.float32)
+            b2_all = tl.load(b2_ptr + out, mask=out <= FEATURES, other=0.0)
+            features = tl.trans(tl.dot(act, W2_T, input_precision="tf32") + b2_all[None, :])
+            features_place = features_ptr + (out[:, None] - 1) * samples + sample[None, :]
+            tl.store(features_place, features, mask=near & (out >= 1)[:, None] & (out <= FEATURES)[:, None])
         if GRADIENT:
             q = slope * w2[None, :]
-            v = tl.trans(tl.dot(q, W1, input_precision="tf32"))
+            v = tl.trans(tl.dot(q, tl.trans(W1_T), input_precision="tf32"))
             axis = COLUMNS * samples
             jx = tl.load(jacobian_ptr + entry, mask=there, other=0.0).to(tl.float32)
             tl.store(gradient_ptr + sample, tl.sum(v * jx, axis=0) + tl.sum(q * w1x[None, :], axis=1), mask=ok)
@@ -102,81 +126,77 @@ def sdf_network_forward(
 
 @triton.jit
 def sdf_network_backward(
-    x_ptr, encoded_ptr, jacobian_ptr, count_ptr, W1_ptr, b1_ptr, W2_ptr,
+    x_ptr, encoded_ptr, jacobian_ptr, pre_ptr, count_ptr, W1_x_ptr, W1_ptr, W2_ptr,
     to_sdf_ptr, to_features_ptr, feature_row, feature_column, to_gradient_ptr, gradient_row, gradient_column,
     to_encoded_ptr, pull_ptr, to_W1_ptr, to_b1_ptr, to_W2_ptr, to_b2_ptr, samples, beta,
     COLUMNS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, FEATURES: tl.constexpr,
-    FEATURES_IN: tl.constexpr, GRADIENT: tl.constexpr, PRECISION: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+    FEATURES_IN: tl.constexpr, GRADIENT: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the gradient of E (C, S) and `v_E` (C, S), adds those of the weights; operands of its products are `KIND`."""
     hidden = tl.arange(0, HIDDEN)
     column = tl.arange(0, PADDED)
     out = tl.arange(0, 16)
-    width = 3 + COLUMNS
-    W1 = tl.load(W1_ptr + hidden[:, None] * width + 3 + column[None, :], mask=(column < COLUMNS)[None, :], other=0.0)
-    W1_T = tl.load(W1_ptr + hidden[None, :] * width + 3 + column[:, None], mask=(column < COLUMNS)[:, None], other=0.0)
-    w1x, w1y, w1z = _axes(W1_ptr + hidden * width, 1, hidden < HIDDEN)
-    b1 = tl.load(b1_ptr + hidden)
     w2 = tl.load(W2_ptr + hidden)
-    W2 = tl.load(W2_ptr + out[:, None] * HIDDEN + hidden[None, :], mask=(out <= FEATURES)[:, None], other=0.0).to(KIND)
     sum_W1 = tl.zeros((HIDDEN, PADDED), dtype=tl.float32)
     sum_position = tl.zeros((HIDDEN, 16), dtype=tl.float32)  # columns x, y, z, bias
     sum_W2 = tl.zeros((HIDDEN, 16), dtype=tl.float32)
-    sum_b2 = tl.zeros((BLOCK, 16), dtype=tl.float32)
-    if GRADIENT:
-        sum_slope = tl.zeros((HIDDEN, 16), dtype=tl.float32)
+    sum_b2 = tl.zeros((16, BLOCK), dtype=tl.float32)
     count = tl.load(count_ptr)
+    end = _round_up(count, ALIGNED)
     block = tl.program_id(0)
     while block * BLOCK < count:
         sample = block * BLOCK + tl.arange(0, BLOCK)
         ok = sample < count
-        x, y, z = _axes(x_ptr + 3 * sample, 1, ok)
         entry = column[:, None] * samples + sample[None, :]
-        there = ok[None, :] & (column < COLUMNS)[:, None]
-        encoded = tl.trans(tl.load(encoded_ptr + entry, mask=there, other=0.0))
-        pre = x[:, None] * w1x[None, :] + y[:, None] * w1y[None, :] + z[:, None] * w1z[None, :] + b1[None, :]
-        pre = tl.dot(encoded, W1_T, pre, input_precision=PRECISION)
-        act, slope = _softplus(pre, beta)
-        to_out = tl.load(to_sdf_ptr + sample, mask=ok, other=0.0)[:, None] * (out == 0)[None, :].to(tl.float32)
+        near = (sample < end)[None, :]
+        there = near & (column < COLUMNS)[:, None]
+        W1 = _matrix(W1_ptr, hidden, column, COLUMNS, HIDDEN, COLUMNS, False, KIND)
+        pre_place = pre_ptr + hidden[:, None] * samples + sample[None, :]
+        act, slope = _softplus(tl.trans(tl.load(pre_place, mask=near, other=0.0)).to(tl.float32), beta)
+        to_out = tl.load(to_sdf_ptr + sample, mask=ok, other=0.0)[None, :] * (out == 0)[:, None].to(tl.float32)
         if FEATURES_IN:
-            features_place = (out[None, :] - 1) * feature_row + sample[:, None] * feature_column
-            given = ok[:, None] & (out >= 1)[None, :] & (out <= FEATURES)[None, :]
-            to_out += tl.load(to_features_ptr + features_place, mask=given, other=0.0)
+            features_place = (out[:, None] - 1) * feature_row + sample[None, :] * feature_column
+            given = near & (out >= 1)[:, None] & (out <= FEATURES)[:, None]
+            to_features = tl.load(to_features_ptr + features_place, mask=given, other=0.0)
+            to_out += tl.where(ok[None, :], to_features, 0.0)
         sum_b2 += to_out
-        sum_W2 = tl.dot(tl.trans(act.to(KIND)), to_out.to(KIND), sum_W2, input_precision="tf32")
-        to_pre = tl.dot(to_out.to(KIND), W2, input_precision="tf32") * slope
+        to_out_kind = tl.trans(to_out.to(KIND))
+        sum_W2 = tl.dot(tl.trans(act.to(KIND)), to_out_kind, sum_W2, input_precision="tf32")
+        W2 = _matrix(W2_ptr, out, hidden, HIDDEN, 1 + FEATURES, HIDDEN, False, KIND)
+        to_pre = tl.dot(to_out_kind, W2, input_precision="tf32") * slope
         if GRADIENT:
-            gradient_place = to_gradient_ptr + sample * gradient_column
-            nx, ny, nz = _axes(gradient_place, gradient_row, ok)
+            nx, ny, nz = _axes(to_gradient_ptr + sample * gradient_column, gradient_row, ok)
             axis = COLUMNS * samples
             u = nx[None, :] * tl.load(jacobian_ptr + entry, mask=there, other=0.0).to(tl.float32)
             u += ny[None, :] * tl.load(jacobian_ptr + axis + entry, mask=there, other=0.0).to(tl.float32)
             u += nz[None, :] * tl.load(jacobian_ptr + 2 * axis + entry, mask=there, other=0.0).to(tl.float32)
             pushed = tl.trans(u.to(KIND))
-            to_q = nx[:, None] * w1x[None, :] + ny[:, None] * w1y[None, :] + nz[:, None] * w1z[None, :]
-            to_q = tl.dot(pushed, W1_T.to(KIND), to_q, input_precision="tf32") * slope
-            ones = tl.full((BLOCK, 16), 1.0, dtype=KIND)
-            sum_slope = tl.dot(tl.trans(to_q.to(KIND)), ones, sum_slope, input_precision="tf32")
+            normal = _columns(nx, ny, nz, 0.0).to(KIND)
+            to_q = tl.dot(normal, _matrix(W1_x_ptr, out, hidden, 3, HIDDEN, 3, True, KIND), input_precision="tf32")
+            to_q = tl.dot(pushed, tl.trans(W1), to_q, input_precision="tf32") * slope
+            # The sum of to_q over the samples belongs to row 0 of W2, so a column of ones adds it there.
+            ones = (out[None, :] == 0).to(KIND) + tl.zeros((BLOCK, 16), dtype=KIND)
+            sum_W2 = tl.dot(tl.trans(to_q.to(KIND)), ones, sum_W2, input_precision="tf32")
             to_pre += to_q * w2[None, :] * (beta * (1.0 - slope))
             q = (slope * w2[None, :]).to(KIND)
-            v = tl.dot(q, W1.to(KIND), input_precision="tf32")
+            v = tl.dot(q, W1, input_precision="tf32")
             tl.store(pull_ptr + entry, tl.trans(v).to(pull_ptr.dtype.element_ty), mask=there)
             q_T = tl.trans(q)
             sum_W1 = tl.dot(q_T, pushed, sum_W1, input_precision="tf32")
-            sum_position = tl.dot(q_T, _columns(nx, ny, nz, 0.0).to(KIND), sum_position, input_precision="tf32")
+            sum_position = tl.dot(q_T, normal, sum_position, input_precision="tf32")
         to_pre_kind = to_pre.to(KIND)
         to_pre_T = tl.trans(to_pre_kind)
+        x, y, z = _axes(x_ptr + 3 * sample, 1, ok)
         sum_position = tl.dot(to_pre_T, _columns(x, y, z, 1.0).to(KIND), sum_position, input_precision="tf32")
-        sum_W1 = tl.dot(to_pre_T, encoded.to(KIND), sum_W1, input_precision="tf32")
-        to_encoded = tl.dot(to_pre_kind, W1.to(KIND), input_precision="tf32")
+        encoded = tl.trans(tl.load(encoded_ptr + entry, mask=there, other=0.0).to(KIND))
+        sum_W1 = tl.dot(to_pre_T, encoded, sum_W1, input_precision="tf32")
+        to_encoded = tl.dot(to_pre_kind, W1, input_precision="tf32")
         tl.store(to_encoded_ptr + entry, tl.trans(to_encoded).to(to_encoded_ptr.dtype.element_ty), mask=there)
         block += tl.num_programs(0)
-    place = to_W1_ptr + hidden[:, None] * width
+    place = to_W1_ptr + hidden[:, None] * (3 + COLUMNS)
     tl.atomic_add(place + 3 + column[None, :], sum_W1, mask=(column < COLUMNS)[None, :], sem="relaxed")
     tl.atomic_add(place + out[None, :], sum_position, mask=(out < 3)[None, :], sem="relaxed")
     bias = tl.sum(tl.where((out == 3)[None, :], sum_position, 0.0), axis=1)
     tl.atomic_add(to_b1_ptr + hidden, bias, sem="relaxed")
-    if GRADIENT:
-        sum_W2 += tl.where((out == 0)[None, :], sum_slope, 0.0)
     tl.atomic_add(to_W2_ptr + out[None, :] * HIDDEN + hidden[:, None], sum_W2, mask=(out <= FEATURES)[None, :], sem="relaxed")
-    tl.atomic_add(to_b2_ptr + out, tl.sum(sum_b2, axis=0), mask=out <= FEATURES, sem="relaxed")
+    tl.atomic_add(to_b2_ptr + out, tl.sum(sum_b2, axis=1), mask=out <= FEATURES, sem="relaxed")
