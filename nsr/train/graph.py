@@ -142,6 +142,24 @@ class GraphTrainer:
             self._graphs[name] = graph
         self._graphs[name].replay()
 
+    def rehearse(self) -> None:
+        """Go through all that `advance` launches and leave no trace, before the first step: for `compile_ahead`.
+
+        Only what torch's operations change needs to be put back; kernels write nothing.
+        """
+        model, occupancy = self.model, self.occupancy
+        changed = [*model.network_parameters(), model.log_sharpness, occupancy.values, occupancy.occupied]
+        changed += [self.live, self.seen, self.step, self.active]
+        kept = [tensor.detach().clone() for tensor in changed]
+        self._update_occupancy()
+        self._train()
+        with torch.no_grad():
+            for tensor, before in zip(changed, kept, strict=True):
+                tensor.copy_(before)
+        self.optimizer.state.clear()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.facts = {}
+
     @torch.no_grad()
     def _update_occupancy(self) -> None:
         model, march = self.model, self.config.march

@@ -13,6 +13,7 @@ import torch
 
 from nsr.config import Config, section
 from nsr.fields.model import SurfaceModel
+from nsr.kernels.ahead import compile_ahead
 from nsr.kernels.backend import resolve_backend
 from nsr.log import get_logger
 from nsr.provenance import hash_json, manifest, write_json
@@ -52,6 +53,7 @@ class Trainer:
         self.graph: GraphTrainer | None = None
         if not why_not:
             self.graph = GraphTrainer(self.model, self.occupancy, self.data.store, config.train, device)
+            _compile(self.graph, device)
         else:
             self.optimizer = make_optimizer(self.model, config.train.optim)
         self.backends = {"field": backend, "march": marcher, "step": "separate" if why_not else "graph"}
@@ -145,6 +147,13 @@ class Trainer:
             "rays_per_second": rays_per_second,
             "learning_rate": train.optim.learning_rate * rate_factor(train.optim, self.step - 1, train.steps),
         }
+
+
+def _compile(graph: GraphTrainer, device: torch.device) -> None:
+    start = time.monotonic()
+    kernels = compile_ahead(graph.rehearse, device)
+    if kernels:
+        get_logger().info("%d kernels ready after %.1f s", kernels, time.monotonic() - start)
 
 
 def psnr(mse: float) -> float:

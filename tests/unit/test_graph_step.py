@@ -10,33 +10,10 @@ from nsr.kernels.points import points_in_ball
 from nsr.losses import eikonal, mask_entropy
 from nsr.rendering.volume import learned_background, render_samples
 from nsr.sampling.occupancy import OccupancyGrid
-from nsr.sampling.pixels import PixelStore
-from nsr.scene.images import load_view_images, load_view_masks
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
-from tests.unit.training_scene import quick_config, sphere_scene
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def tiny_config(kind):
-    config = quick_config(steps=4, backend="triton", samples=192, max_rays=24, start_rays=16, random_points=32, log_every=1)
-    config.train.watchdog.every, config.train.watchdog.after, config.train.checkpoint_every = 100, 300, 2
-    config.model.sdf.hidden = config.model.radiance.hidden = 32
-    config.model.encoding.levels, config.model.encoding.level_steps = 2, 0
-    config.train.march.backend, config.train.march.grid_resolution, config.train.march.steps = "triton", 8, 32
-    config.train.loss.eikonal_random = 0.02
-    background = config.model.background
-    background.kind, background.samples, background.levels, background.log2_table, background.hidden = kind, 4, 2, 8, 32
-    return config
-
-
-def stores(scene):
-    import numpy as np
-
-    views = scene.split("train")
-    K = np.stack([view.K for view in views])
-    return PixelStore(load_view_images(views), load_view_masks(views), K, scene.unit_w2c(views), crop_to_ball=True, device=DEVICE)
+from tests.unit.graph_settings import DEVICE, pixel_store, tiny_config
+from tests.unit.training_scene import sphere_scene
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +29,7 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind):
     for model in (plain, fast):  # a table that matters
         with torch.no_grad():
             model.sdf.table.mul_(300)
-    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), stores(scene), config.train, DEVICE)
+    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), pixel_store(scene), config.train, DEVICE)
     fast.sdf.active = graph.active.fill_(2)
     rays, samples = graph.draw()
     weights = {
