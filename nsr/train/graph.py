@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nsr.config import ModelConfig, TrainConfig
+from nsr.config import TrainConfig
 from nsr.fields.model import SurfaceModel
-from nsr.fields.sdf import active_levels
+from nsr.fields.sdf import active_levels, difference_length
 from nsr.kernels.adam import AdamSettings, AdamState, adam_step
 from nsr.kernels.hashgrid import TableStorage
 from nsr.kernels.march import PaddedSamples, march_padded, pack_occupancy
@@ -24,7 +24,8 @@ from nsr.kernels.neus.alpha import cell_visibility
 from nsr.kernels.packed import Packed
 from nsr.kernels.points import points_in_ball, points_in_cells
 from nsr.kernels.rays import DrawnRays, PixelTables, draw_rays
-from nsr.losses import colour_mse, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.kernels.sdf import SdfOutput
+from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
 from nsr.rendering.volume import learned_background, plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
@@ -32,19 +33,14 @@ from nsr.train.optim import rate_factor
 from nsr.train.schedule import cosine_ratio, loss_weight
 from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
 
-_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque")
+_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion")
 _EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
 _OVERSIZE = 1.125  # room above the samples aimed at, so that few rays are cut
 
 
-def obstacle(model: ModelConfig, train: TrainConfig, backend: str, marcher: str) -> str:
-    """Why these settings cannot run as a graph, and train with separate kernels instead; empty if they can."""
-    if backend != "triton" or marcher != "triton":
-        return f"back ends {backend} and {marcher}"
-    if model.sdf.normals != "closed_form":
-        return f"model.sdf.normals={model.sdf.normals}"
-    needed = [name for name in ("curvature", "distortion") if _ever(train, name)]
-    return f"train.loss.{needed[0]}" if needed else ""
+def obstacle(backend: str, marcher: str) -> str:
+    """Why a step cannot run as a graph on these back ends, and runs as separate kernels instead; empty if it can."""
+    return "" if backend == marcher == "triton" else f"back ends {backend} and {marcher}"
 
 
 def _ever(train: TrainConfig, name: str) -> bool:
@@ -77,6 +73,7 @@ class GraphTrainer:
         self.live = torch.tensor([min(config.start_rays, config.max_rays)], dtype=torch.int32, device=device)
         self.seen = torch.zeros(2, dtype=torch.int64, device=device)  # rays and samples of all steps
         self.active = torch.ones(1, dtype=torch.int32, device=device)
+        self.difference = torch.ones(1, device=device)
         self.cells = occupancy.ball_cells()
         self.bits = pack_occupancy(occupancy.occupied, backend="triton")
         self._tabulate()
@@ -88,11 +85,12 @@ class GraphTrainer:
     def _tabulate(self) -> None:
         config, encoding = self.config, self.model.config.encoding
         steps = range(config.steps)
-        names = ("cosine", "rate", *self.terms)
+        names = ("cosine", "rate", "difference", *self.terms)
         values = [
             [
                 cosine_ratio(config, k),
                 rate_factor(config.optim, k, config.steps),
+                difference_length(encoding, self.model.config.sdf, k),
                 *(loss_weight(config, n, k) for n in self.terms),
             ]
             for k in steps
@@ -149,7 +147,7 @@ class GraphTrainer:
         """
         model, occupancy = self.model, self.occupancy
         changed = [*model.network_parameters(), model.log_sharpness, occupancy.values, occupancy.occupied]
-        changed += [self.live, self.seen, self.step, self.active]
+        changed += [self.live, self.seen, self.step, self.active, self.difference]
         kept = [tensor.detach().clone() for tensor in changed]
         self._update_occupancy()
         self._train()
@@ -176,6 +174,8 @@ class GraphTrainer:
         now = dict(zip(self.names, self.schedule.index_select(0, self.step.long())[0].unbind(), strict=True))
         self.active.copy_(self.levels.index_select(0, self.step.long()))
         self.model.sdf.active = self.active
+        self.difference.copy_(now["difference"].reshape(1))
+        self.model.sdf.difference = self.difference
         loss, facts = self.loss(now, *self.draw())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -219,24 +219,25 @@ class GraphTrainer:
         Args:
             now: values of the schedules: `cosine` and the weight of each term.
         """
-        config, model = self.config, self.model
-        out = model.sdf(samples.position, samples.total)
+        model = self.model
+        if "curvature" in self.terms:
+            out, laplacian = model.sdf.with_laplacian(samples.position, samples.total)
+        else:
+            out, laplacian = model.sdf(samples.position, samples.total), None
         normal = torch.nn.functional.normalize(out.gradient, dim=1, eps=1e-6)
         harmonics = model.radiance.harmonics(rays.direction).T.index_select(1, samples.ray).T
         colour = model.radiance.shade(samples.position, out.features, normal, harmonics, samples.total)
         sums = neus_composite(
             out.sdf, out.gradient, colour, samples.t, rays.direction, Packed(samples.ray, samples.starts, samples.counts),
-            sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length, backend="triton",
+            sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length,
+            distortion="distortion" in self.terms, backend="triton",
         )  # fmt: skip
         valid = rays.valid & samples.kept
         rendered, target = self._colours(rays, sums, samples.kept)
         terms = self._ray_terms(rendered, target, rays, sums, valid)
-        if "eikonal" in self.terms:
-            terms["eikonal"] = sums.eikonal.sum() / (samples.total - self.points).clamp(min=1)[0]
-        if "eikonal_random" in self.terms:
-            terms["eikonal_random"] = eikonal(out.gradient[: self.points]).mean()
-        if "sparsity" in self.terms:
-            terms["sparsity"] = sparsity(out.sdf[: self.points], config.loss.sparsity_scale).mean()
+        terms |= self._sample_terms(out, sums, samples)
+        if laplacian is not None:
+            terms["curvature"] = _masked_mean(curvature(laplacian), self._in_use(samples))
         loss = torch.stack([now[name] * terms[name] for name in self.terms]).sum()
         facts = {name.removesuffix("_weight"): value.detach() for name, value in terms.items()}
         facts |= {
@@ -247,6 +248,11 @@ class GraphTrainer:
             "wanted": samples.wanted[0],
         }
         return loss, facts
+
+    def _in_use(self, samples: PaddedSamples) -> Tensor:
+        """Rows (N,) bool that hold samples."""
+        row = torch.arange(len(samples.t), device=self.device)
+        return (row >= self.points) & (row < samples.total)
 
     def _colours(self, rays: DrawnRays, sums: RaySums, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Rendered and observed colours (R, 3); with masks and no learned background both before the same backdrop."""
@@ -267,6 +273,18 @@ class GraphTrainer:
             terms["mask"] = _masked_mean(mask_entropy(sums.opacity, rays.mask), valid)
         if "opaque" in self.terms:
             terms["opaque"] = _masked_mean(opaque_entropy(sums.opacity), valid)
+        return terms
+
+    def _sample_terms(self, out: SdfOutput, sums: RaySums, samples: PaddedSamples) -> dict[str, Tensor]:
+        terms = {}
+        if "eikonal" in self.terms:
+            terms["eikonal"] = sums.eikonal.sum() / (samples.total - self.points).clamp(min=1)[0]
+        if "eikonal_random" in self.terms:
+            terms["eikonal_random"] = eikonal(out.gradient[: self.points]).mean()
+        if "sparsity" in self.terms:
+            terms["sparsity"] = sparsity(out.sdf[: self.points], self.config.loss.sparsity_scale).mean()
+        if "distortion" in self.terms:
+            terms["distortion"] = _masked_mean(sums.distortion, samples.kept)
         return terms
 
     def state(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
         self.step, self.rays, self.seconds, self.seen = 0, config.train.start_rays, 0.0, Seen(0, 0)
         marcher = resolve_backend(config.train.march.backend, device)
-        why_not = obstacle(config.model, config.train, backend, marcher)
+        why_not = obstacle(backend, marcher)
         self.graph: GraphTrainer | None = None
         if not why_not:
             self.graph = GraphTrainer(self.model, self.occupancy, self.data.store, config.train, device)

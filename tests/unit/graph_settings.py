@@ -23,6 +23,13 @@ def tiny_config(kind):
     return config
 
 
+def ancestors(config, *, hidden=32):
+    """The settings of the presets of the ancestors that go beyond a plain run's; 16 hidden units are beyond the SDF kernels."""
+    config.model.sdf.normals, config.model.sdf.difference_length, config.model.sdf.hidden = "finite_difference", 0.03, hidden
+    config.train.loss.curvature, config.train.loss.distortion, config.train.loss.opaque = 0.01, [[0, 0.0], [2, 0.4]], 0.05
+    return config
+
+
 def pixel_store(scene, device=DEVICE):
     """The scene's training views with masks."""
     views = scene.split("train")

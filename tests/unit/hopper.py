@@ -14,7 +14,7 @@ from nsr.kernels import gpu
 from nsr.kernels.ahead import compile_ahead
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer
-from tests.unit.graph_settings import pixel_store, tiny_config
+from tests.unit.graph_settings import ancestors, pixel_store, tiny_config
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,8 @@ def rehearsed(scene, kind):
     """Names of the kernels a rehearsal asks for, without compiling them, and whether it left everything as it was."""
     from triton.runtime.jit import JITFunction
 
-    config, pixels = tiny_config(kind), pixel_store(scene, CPU)
+    config = ancestors(tiny_config("random")) if kind == "ancestors" else tiny_config(kind)
+    pixels = pixel_store(scene, CPU)
     model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton")
     names, graphs, preload, empty = set(), [], JITFunction.preload, torch.empty
 

@@ -22,6 +22,7 @@ def neus_composite(
     sharpness: Tensor,
     cosine_ratio: Tensor,
     step: float,
+    distortion: bool,
 ) -> tuple[Tensor, ...]:
     """See `nsr.kernels.neus.neus_composite`; returns the fields of `RaySums`."""
     own = Packed.from_counts(packed.counts.long())
@@ -36,5 +37,15 @@ def neus_composite(
     # The small term keeps the derivative of the length finite where the gradient vanishes.
     deviation = ((slope.square().sum(1) + 1e-12).sqrt() - 1).square()
     eikonal = composite(deviation, ones[:, None], own)[:, 0]
+    spread = _distortion(weights, t[rows], step, own) if distortion else torch.zeros_like(eikonal)
     every = torch.zeros_like(sdf).index_copy(0, rows, weights).detach()
-    return sums[:, :3], sums[:, 3:6], sums[:, 6], sums[:, 7], eikonal, every
+    return sums[:, :3], sums[:, 3:6], sums[:, 6], sums[:, 7], eikonal, spread, every
+
+
+def _distortion(weights: Tensor, t: Tensor, step: float, own: Packed) -> Tensor:
+    """All pairs of samples, ray by ray."""
+    parts = []
+    for w, middle in zip(weights.split(own.counts.tolist()), t.split(own.counts.tolist()), strict=True):
+        apart = (middle[:, None] - middle).abs()
+        parts.append((w[:, None] * w * apart).sum() + w.square().sum() * (step / 3))
+    return torch.stack(parts) if parts else weights.new_zeros(0)
