@@ -229,8 +229,7 @@ class GraphTrainer:
         colour = model.radiance.shade(samples.position, out.features, normal, harmonics, samples.total)
         sums = neus_composite(
             out.sdf, out.gradient, colour, samples.t, rays.direction, Packed(samples.ray, samples.starts, samples.counts),
-            sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length,
-            distortion="distortion" in self.terms, backend="triton",
+            sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length, backend="triton",
         )  # fmt: skip
         valid = rays.valid & samples.kept
         rendered, target = self._colours(rays, sums, samples.kept)

@@ -50,7 +50,7 @@ def run(parts, packed, backend, *, ratio=1.0, sharpness=150.0, dtype=torch.float
     for name in DIFFERENTIABLE:
         parts[name] = parts[name].detach().requires_grad_()
     ratio = torch.tensor([ratio], dtype=dtype, device=DEVICE)
-    sums = neus_composite(**parts, packed=packed, cosine_ratio=ratio, step=STEP, distortion=True, backend=backend)
+    sums = neus_composite(**parts, packed=packed, cosine_ratio=ratio, step=STEP, backend=backend)
     assert isinstance(sums, RaySums)
     generator = torch.Generator().manual_seed(1)
     loss = 0.0
@@ -135,21 +135,6 @@ def test_the_distortion_sum_is_that_of_the_loss():
     torch.testing.assert_close(sums.distortion[7:8], expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_without_the_distortion_the_rest_is_the_same(backend):
-    parts, packed = scene(solid=0.01)
-    with_it, gradients = run(parts, packed, backend, only="colour")
-    leaf = parts["sdf"].clone().requires_grad_()
-    numbers = {"sharpness": torch.tensor(150.0, device=DEVICE), "cosine_ratio": torch.ones(1, device=DEVICE)}
-    without = neus_composite(**parts | {"sdf": leaf}, packed=packed, **numbers, step=STEP, backend=backend)
-    assert (without.distortion == 0).all()
-    for name in ("colour", "normal", "depth", "opacity", "eikonal", "weights"):
-        assert torch.equal(getattr(without, name), getattr(with_it, name)), name
-    pull = torch.randn(without.colour.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    (gradient,) = torch.autograd.grad((without.colour * pull).sum(), leaf)
-    torch.testing.assert_close(gradient, gradients["sdf"], rtol=1e-5, atol=1e-6)
-
-
 def test_reference_gradients_against_finite_differences():
     generator = torch.Generator().manual_seed(5)
     packed = Packed(torch.zeros(7, dtype=torch.int64), torch.tensor([1, 4, 4]), torch.tensor([3, 0, 2]))
@@ -161,7 +146,7 @@ def test_reference_gradients_against_finite_differences():
         ratio = torch.tensor([0.4]).double()
         t = torch.arange(7).double()
         return neus_composite(
-            sdf, gradient, colour, t, direction, packed, sharpness=sharpness, cosine_ratio=ratio, step=STEP, distortion=True,
+            sdf, gradient, colour, t, direction, packed, sharpness=sharpness, cosine_ratio=ratio, step=STEP,
             backend="reference",
         )[:6]  # fmt: skip
 

@@ -21,8 +21,7 @@ class RaySums(NamedTuple):
         colour: (R, 3) sum of `w * colour`. normal: (R, 3) sum of `w * n`, `n` the unit normals.
         depth: (R,) sum of `w * t`, not divided by the opacity. opacity: (R,) sum of `w`, in [0, 1].
         eikonal: (R,) sum of `(|gradient| - 1)^2`, unweighted.
-        distortion: (R,) `sum_ij w_i w_j |t_i - t_j| + sum_i w_i^2 step / 3` (Barron et al. 2022, mip-NeRF 360, eq. 15); 0
-            unless asked for.
+        distortion: (R,) `sum_ij w_i w_j |t_i - t_j| + sum_i w_i^2 step / 3` (Barron et al. 2022, mip-NeRF 360, eq. 15).
         weights: (N,) `w`, 0 in rows of no ray; not differentiable.
     """
 
@@ -56,7 +55,6 @@ def neus_composite(
     sharpness: Tensor,
     cosine_ratio: Tensor,
     step: float,
-    distortion: bool = False,
     backend: str = "reference",
 ) -> RaySums:
     """Render rays from what the field says of their samples (Wang et al. 2021, NeuS).
@@ -70,7 +68,7 @@ def neus_composite(
         packed: the samples of ray r are the rows from `starts[r]` on, `counts[r]` of them. Rows of no ray are not read, and
             their gradients are 0. `ray` is not read; integers of any width.
         sharpness: one number, 1/s. cosine_ratio: (1,), see `annealed_cosine`; 1 when not training.
-        step: length of a sample's segment, unit frame. distortion: whether this sum is wanted.
+        step: length of a sample's segment, unit frame.
         backend: `triton` never waits for the device, so that a graph can capture it. It ends a ray early: after a block of 32
             samples that leaves a transmittance under 1e-5 the ray's other samples have weight 0, and of the gradients only
             that of the Eikonal sum. Opacity is then too low by less than 1e-5, colour by that times the brightest sample.
@@ -91,5 +89,5 @@ def neus_composite(
     if sharpness.numel() != 1 or tuple(cosine_ratio.shape) != (1,):
         raise ValueError(f"neus_composite: sharpness {tuple(sharpness.shape)}, cosine_ratio {tuple(cosine_ratio.shape)}")
     run = choose("neus_composite", _IMPLEMENTATIONS, backend)
-    how = {"sharpness": sharpness, "cosine_ratio": cosine_ratio, "step": step, "distortion": distortion}
-    return RaySums(*run(sdf, gradient, colour, t, direction, packed, **how))
+    sums = run(sdf, gradient, colour, t, direction, packed, sharpness=sharpness, cosine_ratio=cosine_ratio, step=step)
+    return RaySums(*sums)
