@@ -8,6 +8,7 @@ steps in advance and looked up by a step counter on the device.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,6 +55,9 @@ class GraphTrainer:
 
     Args:
         model: on `device`, back end `triton`. steps of `config` are all that can be taken.
+
+    Attributes:
+        samples, rays: the most of a step, `train.samples` and `train.max_rays` unless `limit` lowered them.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class GraphTrainer:
         if not self.points:
             self.terms = tuple(name for name in self.terms if name not in ("eikonal_random", "sparsity"))
         self.length = step_length(config.march.steps)
+        self.samples, self.rays = config.samples, config.max_rays
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
         self.live = torch.tensor([min(config.start_rays, config.max_rays)], dtype=torch.int32, device=device)
         self.seen = torch.zeros(2, dtype=torch.int64, device=device)  # rays and samples of all steps
@@ -140,23 +145,34 @@ class GraphTrainer:
             self._graphs[name] = graph
         self._graphs[name].replay()
 
-    def rehearse(self) -> None:
+    def limit(self, samples: int) -> None:
+        """Aim at fewer samples a step, with as much fewer rays at most; before the first step."""
+        most = self.config.max_rays
+        self.samples, self.rays = samples, min(most, max(16, most * samples // self.config.samples))
+        self.live.clamp_(max=self.rays)
+
+    def rehearse(self, call: Callable[[Callable[[], None]], None] = lambda body: body()) -> None:
         """Go through all that `advance` launches and leave no trace, before the first step: for `compile_ahead`.
 
         Only what torch's operations change needs to be put back; kernels write nothing.
+
+        Args:
+            call: calls the occupancy's update and then the step, which keep separate memory as graphs.
         """
         model, occupancy = self.model, self.occupancy
         changed = [*model.network_parameters(), model.log_sharpness, occupancy.values, occupancy.occupied]
         changed += [self.live, self.seen, self.step, self.active, self.difference]
         kept = [tensor.detach().clone() for tensor in changed]
-        self._update_occupancy()
-        self._train()
-        with torch.no_grad():
-            for tensor, before in zip(changed, kept, strict=True):
-                tensor.copy_(before)
-        self.optimizer.state.clear()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.facts = {}
+        try:
+            call(self._update_occupancy)
+            call(self._train)
+        finally:
+            with torch.no_grad():
+                for tensor, before in zip(changed, kept, strict=True):
+                    tensor.copy_(before)
+            self.optimizer.state.clear()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.facts = {}
 
     @torch.no_grad()
     def _update_occupancy(self) -> None:
@@ -183,8 +199,8 @@ class GraphTrainer:
         self.facts = facts
         self.seen += torch.stack([facts["rays"], facts["samples"].long()])
         # As `next_ray_count`; `wanted` counts what the live rays asked for, also beyond the budget.
-        aimed = self.live * (self.config.samples / facts["wanted"].clamp(min=1))
-        bound = (0.9 * self.live + 0.1 * aimed).clamp(16, self.config.max_rays)
+        aimed = self.live * (self.samples / facts["wanted"].clamp(min=1))
+        bound = (0.9 * self.live + 0.1 * aimed).clamp(16, self.rays)
         self.live.copy_(bound.to(torch.int32))
         self.step += 1
 
@@ -204,10 +220,10 @@ class GraphTrainer:
     def draw(self) -> tuple[DrawnRays, PaddedSamples]:
         """Rays of the current step and their samples; the first `points` positions are random points of the ball."""
         config = self.config
-        rays = draw_rays(self.pixels, config.max_rays, seed=config.seed, step=self.step, backend="triton")
+        rays = draw_rays(self.pixels, self.rays, seed=config.seed, step=self.step, backend="triton")
         samples = march_padded(
             rays.origin, rays.direction, self.bits, step=self.length, jitter=rays.jitter, live=self.live,
-            budget=int(config.samples * _OVERSIZE), first=self.points, backend="triton",
+            budget=int(self.samples * _OVERSIZE), first=self.points, backend="triton",
         )  # fmt: skip
         if self.points:
             points_in_ball(samples.position[: self.points], seed=config.seed, step=self.step, backend="triton")
@@ -298,7 +314,7 @@ class GraphTrainer:
     def load(self, state: dict[str, Any], step: int) -> None:
         """Inverse of `state`, before the first step; the model and the occupancy must hold their saved values already."""
         self.step.fill_(step)
-        self.live.copy_(state["live"])
+        self.live.copy_(state["live"].clamp(max=self.rays))
         self.seen.copy_(state["seen"])
         for mine, saved in zip(self.states, state["tables"], strict=True):
             mine.mean.copy_(saved[0])
