@@ -24,7 +24,7 @@ from nsr.kernels.neus import RaySums, neus_composite
 from nsr.kernels.neus.alpha import cell_visibility
 from nsr.kernels.packed import Packed
 from nsr.kernels.points import points_in_ball, points_in_cells
-from nsr.kernels.rays import DrawnRays, PixelTables, draw_rays
+from nsr.kernels.rays import DrawnRays, draw_rays
 from nsr.kernels.sdf import SdfOutput
 from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
 from nsr.rendering.volume import learned_background, plain_background, step_length
@@ -64,10 +64,7 @@ class GraphTrainer:
         self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device
     ):
         self.model, self.occupancy, self.config, self.device = model, occupancy, config, device
-        self.pixels = PixelTables(
-            store.colours, store.masks, store.starts, store.widths, store.windows, store.cumulative_area, store.K_inverse,
-            store.rotation, store.centre,
-        )  # fmt: skip
+        self.pixels = store.tables
         self.terms = tuple(name for name in _TERMS if _ever(config, name) and not (name == "mask" and store.masks is None))
         self.points = config.random_points if {"eikonal_random", "sparsity"} & set(self.terms) else 0
         if not self.points:
