@@ -83,7 +83,9 @@ def grid_floor(x: Tensor, spec: HashGridSpec, entry_bytes: int, ceilings: Ceilin
 
 def _cases(x: Tensor, kind: str, spec: HashGridSpec, ceilings: Ceilings) -> Iterator[Case]:
     table = (torch.randn(spec.entries, spec.features, device=x.device) * 0.1).requires_grad_()
-    gradient = torch.randn(len(x), spec.levels * spec.features, device=x.device)
+    across = torch.randn(len(x), spec.levels * spec.features, device=x.device)
+    # A back end's networks give gradients in the layout of its own result; that of `triton` is feature-major.
+    gradients = {"triton": across.T.contiguous().T}
     floats = TableStorage(table.detach(), torch.zeros_like(table, requires_grad=False))
     halves = TableStorage(table.detach().half(), floats.gradient)
     variants = (
@@ -96,7 +98,11 @@ def _cases(x: Tensor, kind: str, spec: HashGridSpec, ceilings: Ceilings) -> Iter
         for label, backend, storage, size in variants:
             floor = grid_floor(x, spec, size * spec.features, ceilings, backward=backward)
             encode = partial(hash_encode, x, table, spec, storage=storage, backend=backend)
-            run = partial(_forward_backward, encode, table, gradient, storage) if backward else torch.no_grad()(encode)
+            run = (
+                partial(_forward_backward, encode, table, gradients.get(backend, across), storage)
+                if backward
+                else torch.no_grad()(encode)
+            )
             name = f"forward{' + backward' if backward else ''}, {kind}"
             yield Case(name, label, len(x), floor, run, graph=backend == "triton")
 

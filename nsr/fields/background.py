@@ -6,20 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from nsr.config import BackgroundConfig
-from nsr.fields.radiance import ReluNetwork, join_columns, spherical_harmonics
+from nsr.fields.radiance import ReluNetwork
+from nsr.kernels.background import background_composite, background_samples
 from nsr.kernels.hashgrid import HashGridSpec, TableStorage, hash_encode
+from nsr.kernels.mlp import mlp_pair
 
 _FEATURES = 8
 
 
-def contract(x: Tensor) -> Tensor:
-    """Map all of space into the ball of radius 2 (Barron et al. 2022, mip-NeRF 360, eq. 10): x (..., 3) -> (..., 3)."""
-    norm = x.norm(dim=-1, keepdim=True).clamp(min=1e-9)
-    return torch.where(norm <= 1, x, (2 - 1 / norm) * x / norm)
-
-
 class BackgroundField(nn.Module):
-    """`x (S, 3) beyond the unit ball, direction (S, 3) -> density (S,) per unit-frame length, colour (S, 3)`.
+    """`origin (R, 3), direction (R, 3), shift (R,) -> colour (R, 3)` of what rays meet behind the unit ball.
 
     Attributes:
         storage: where fast back ends read the table and leave its gradient, while training; None: the parameter itself.
@@ -36,12 +32,17 @@ class BackgroundField(nn.Module):
         sizes = [_FEATURES + config.view_degree**2, *[config.hidden] * config.layers, 3]
         self.colour = ReluNetwork(sizes, generator, backend, bias=bias)
 
-    def forward(self, x: Tensor, direction: Tensor, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Density and sRGB colour; `count`: (1,) int32, positions in use, see `hash_encode`."""
-        unit = (contract(x) + 2) / 4
-        encoded = hash_encode(unit, self.table, self.spec, storage=self.storage, count=count, backend=self.backend)
-        out = self.density(encoded, count)
-        density = torch.nn.functional.softplus(out[:, 0] - 1)
-        harmonics = spherical_harmonics(direction, self.config.view_degree)
-        colour = self.colour(join_columns([out[:, 1:], harmonics], self.backend), count)
-        return density, torch.sigmoid(colour)
+    def forward(self, origin: Tensor, direction: Tensor, shift: Tensor, live: Tensor | None = None) -> Tensor:
+        """sRGB colours.
+
+        Args:
+            origin, direction: unit frame, directions of length 1. shift: of a ray's samples within their intervals, in [0, 1).
+            live: (1,) int32: only the first rays are in use, the others' colours are undefined. None: all.
+        """
+        config, backend = self.config, self.backend
+        count = None if live is None else live * config.samples
+        samples = background_samples(origin, direction, shift, samples=config.samples, degree=config.view_degree, backend=backend)
+        encoded = hash_encode(samples.position, self.table, self.spec, storage=self.storage, count=count, backend=backend)
+        networks = self.density.parts(), self.colour.parts()
+        logit, colour = mlp_pair(encoded, *networks, samples.harmonics, count=count, backend=backend)
+        return background_composite(logit, colour, samples.lengths, backend=backend)

@@ -9,44 +9,7 @@ from torch import Tensor, nn
 
 from nsr.config import RadianceConfig
 from nsr.kernels.mlp import mlp
-
-
-def spherical_harmonics(direction: Tensor, degree: int) -> Tensor:
-    """Real spherical harmonics of unit vectors.
-
-    Args:
-        direction: (S, 3), length 1. degree: number of bands, 0..4.
-
-    Returns:
-        (S, degree^2), orthonormal on the sphere (Sloan 2008, appendix A2).
-    """
-    if degree == 0:
-        return direction[:, :0]
-    x, y, z = direction.unbind(1)
-    bands = [torch.full_like(x, 0.5 / math.sqrt(math.pi))]
-    if degree > 1:
-        c1 = math.sqrt(3 / (4 * math.pi))
-        bands += [-c1 * y, c1 * z, -c1 * x]
-    if degree > 2:
-        c2 = math.sqrt(15 / (4 * math.pi))
-        bands += [c2 * x * y, -c2 * y * z, math.sqrt(5 / (16 * math.pi)) * (3 * z * z - 1), -c2 * x * z, c2 / 2 * (x * x - y * y)]
-    if degree > 3:
-        a, b, c = math.sqrt(35 / (32 * math.pi)), math.sqrt(105 / (4 * math.pi)), math.sqrt(21 / (32 * math.pi))
-        bands += [
-            -a * y * (3 * x * x - y * y),
-            b * x * y * z,
-            -c * y * (5 * z * z - 1),
-            math.sqrt(7 / (16 * math.pi)) * z * (5 * z * z - 3),
-            -c * x * (5 * z * z - 1),
-            b / 2 * z * (x * x - y * y),
-            -a * x * (x * x - 3 * y * y),
-        ]
-    return torch.stack(bands, dim=1)
-
-
-def join_columns(parts: list[Tensor], backend: str) -> Tensor:
-    """Concatenate (S, *) columns; for `triton` as the transpose of a feature-major array, which its kernels read fastest."""
-    return torch.cat([part.T for part in parts]).T if backend == "triton" else torch.cat(parts, dim=1)
+from nsr.kernels.shading import colour_inputs
 
 
 class ReluNetwork(nn.Module):
@@ -65,13 +28,13 @@ class ReluNetwork(nn.Module):
         )
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(b)) for _, b in pairs if bias])
 
-    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, count: Tensor | None = None, *, sigmoid: bool = False) -> Tensor:
         """(S, sizes[0]) -> (S, sizes[-1]); `count`: (1,) int32, rows in use, see `mlp`."""
-        return mlp(x, list(self.weights), self.bias_terms(), count=count, backend=self.backend)
+        return mlp(x, *self.parts(), count=count, sigmoid=sigmoid, backend=self.backend)
 
-    def bias_terms(self) -> list[Tensor | None]:
-        """The biases as the kernel takes them: one (out,) per layer, None for none."""
-        return list(self.biases) if len(self.biases) else [None] * len(self.weights)
+    def parts(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Weights and biases as the kernels take them, None for a bias that is not there."""
+        return list(self.weights), list(self.biases) if len(self.biases) else [None] * len(self.weights)
 
 
 class RadianceField(nn.Module):
@@ -89,13 +52,19 @@ class RadianceField(nn.Module):
         Args:
             x: (S, 3) unit frame. features: (S, G). normal: (S, 3) unit length. direction: (S, 3) from the camera, unit length.
         """
-        return self.shade(x, features, normal, self.harmonics(direction))
+        every = torch.arange(len(direction), device=direction.device)
+        return self.shade(x, features, normal, direction, every)
 
-    def harmonics(self, direction: Tensor) -> Tensor:
-        """Spherical harmonics (R, degree^2) of unit directions (R, 3), as `shade` takes them."""
-        return spherical_harmonics(direction, self.config.view_degree)
+    def shade(
+        self, x: Tensor, features: Tensor, gradient: Tensor, direction: Tensor, ray: Tensor, count: Tensor | None = None
+    ) -> Tensor:
+        """As `forward`, of samples (S,) on rays `ray` with directions (R, 3), whose SDF has a gradient of any length.
 
-    def shade(self, x: Tensor, features: Tensor, normal: Tensor, harmonics: Tensor, count: Tensor | None = None) -> Tensor:
-        """As `forward`, from the direction's spherical harmonics (S, degree^2); `count` as in `mlp`."""
-        parts = [x] * self.config.position + [features, normal, harmonics]
-        return torch.sigmoid(self.network(join_columns(parts, self.network.backend), count))
+        Args:
+            count: (1,) int32, samples in use, see `mlp`.
+        """
+        inputs = colour_inputs(
+            x if self.config.position else None, features, gradient, direction, ray, degree=self.config.view_degree,
+            backend=self.network.backend,
+        )  # fmt: skip
+        return self.network(inputs, count, sigmoid=True)

@@ -11,7 +11,6 @@ from torch import Tensor
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.composite import composite, transmittance_weights
 from nsr.kernels.march import Samples, march
-from nsr.kernels.march.reference import ball_interval
 from nsr.kernels.neus.alpha import annealed_cosine, neus_alpha
 from nsr.kernels.packed import Packed
 
@@ -85,7 +84,7 @@ def render_samples(
     cosine = annealed_cosine((rays * normal).sum(1), cosine_ratio)
     alpha = neus_alpha(sdf, cosine, step, model.sharpness())
     weights = transmittance_weights(alpha, packed)
-    colour = model.radiance(position, features, normal, rays)
+    colour = model.radiance.shade(position, features, gradient, direction, packed.ray)
     ones = torch.ones_like(weights)
     sums = composite(weights, torch.cat([colour, normal, samples.t[:, None], ones[:, None]], dim=1), packed)
     opacity = sums[:, 7]
@@ -105,7 +104,12 @@ def background_colour(model: SurfaceModel, origin: Tensor, direction: Tensor, ge
     if kind == "none":
         return None
     if kind == "learned":
-        return _learned_background(model, origin, direction, generator)
+        assert model.background is not None
+        shift = torch.full_like(origin[:, 0], 0.5)
+        if generator is not None:
+            shift = torch.rand(len(origin), generator=generator, device=origin.device)
+        behind: Tensor = model.background(origin, direction, shift)
+        return behind
     if kind == "random" and generator is not None:
         return torch.rand(origin.shape[0], 3, generator=generator, device=origin.device)
     return torch.full_like(origin, plain_background(kind))
@@ -114,38 +118,3 @@ def background_colour(model: SurfaceModel, origin: Tensor, direction: Tensor, ge
 def plain_background(kind: str) -> float:
     """Grey level in [0, 1] behind the unit ball for every kind that is not learned, as it is rendered without a generator."""
     return 1.0 if kind == "white" else 0.0
-
-
-def _learned_background(model: SurfaceModel, origin: Tensor, direction: Tensor, generator: torch.Generator | None) -> Tensor:
-    shift: Tensor | float = 0.5
-    if generator is not None:
-        shift = torch.rand(len(origin), 1, generator=generator, device=origin.device)
-    return learned_background(model, origin, direction, shift)
-
-
-def learned_background(
-    model: SurfaceModel, origin: Tensor, direction: Tensor, shift: Tensor | float, live: Tensor | None = None
-) -> Tensor:
-    """Composite the background field along rays beyond the ball, samples evenly spaced in inverse distance: (R, 3).
-
-    Args:
-        shift: of a ray's samples within their intervals, (R, 1) or one number, in [0, 1).
-        live: (1,) int32: only the first rays are in use, the others' colours are undefined (back end `triton`).
-    """
-    assert model.background is not None
-    count, rays = model.config.background.samples, origin.shape[0]
-    _, far = ball_interval(origin, direction)
-    nearest = -(origin * direction).sum(-1)
-    start = torch.where(far > 0, far, nearest.clamp(min=0))  # rays that miss the ball begin where they pass it
-    edges = torch.arange(count + 1, device=origin.device, dtype=origin.dtype) / count
-    middle = (edges[:-1] + shift / count).clamp(max=1 - 1e-3)
-    t = start[:, None] + middle / (1 - middle)
-    ends = start[:, None] + edges[:-1] / (1 - edges[:-1])
-    lengths = torch.cat([ends.diff(dim=1), torch.full_like(ends[:, :1], 1e3)], dim=1)
-    position = origin[:, None] + direction[:, None] * t[..., None]
-    along = direction[:, None].expand_as(position).reshape(-1, 3)
-    density, colour = model.background(position.reshape(-1, 3), along, None if live is None else live * count)
-    depth = density.reshape(rays, count) * lengths
-    before = torch.cumsum(depth, 1) - depth
-    weights = torch.exp(-before) * -torch.expm1(-depth)  # transmittance times opacity
-    return (weights[..., None] * colour.reshape(rays, count, 3)).sum(1)

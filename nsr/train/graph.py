@@ -27,7 +27,7 @@ from nsr.kernels.points import points_in_ball, points_in_cells
 from nsr.kernels.rays import DrawnRays, draw_rays
 from nsr.kernels.sdf import SdfOutput
 from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
-from nsr.rendering.volume import learned_background, plain_background, step_length
+from nsr.rendering.volume import plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
 from nsr.train.optim import rate_factor
@@ -36,6 +36,9 @@ from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
 
 _TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion")
 _EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
+# Opacity from which on what is behind a ray is not looked at: it changes the colour by less than half a grey level, and its
+# gradient, which is proportional to what the ray lets pass, is as small.
+_OPAQUE = 1 - 2**-9
 _OVERSIZE = 1.125  # room above the samples aimed at, so that few rays are cut
 
 
@@ -237,9 +240,9 @@ class GraphTrainer:
             out, laplacian = model.sdf.with_laplacian(samples.position, samples.total)
         else:
             out, laplacian = model.sdf(samples.position, samples.total), None
-        normal = torch.nn.functional.normalize(out.gradient, dim=1, eps=1e-6)
-        harmonics = model.radiance.harmonics(rays.direction).T.index_select(1, samples.ray).T
-        colour = model.radiance.shade(samples.position, out.features, normal, harmonics, samples.total)
+        colour = model.radiance.shade(
+            samples.position, out.features, out.gradient, rays.direction, samples.ray, samples.total
+        )  # fmt: skip
         sums = neus_composite(
             out.sdf, out.gradient, colour, samples.t, rays.direction, Packed(samples.ray, samples.starts, samples.counts),
             sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length, backend="triton",
@@ -271,13 +274,26 @@ class GraphTrainer:
         kind = self.model.config.background.kind
         rest = (1 - sums.opacity)[:, None]
         if kind == "learned":
-            behind = learned_background(self.model, rays.origin, rays.direction, rays.noise[:, :1], self.live)
-            return sums.colour + rest * torch.where(kept[:, None], behind, torch.zeros_like(behind)), rays.colour
+            return sums.colour + rest * self._behind(rays, kept & (sums.opacity.detach() < _OPAQUE)), rays.colour
         behind = rays.noise if kind == "random" else torch.full_like(rays.colour, plain_background(kind))
         rendered = sums.colour if kind == "none" else sums.colour + rest * behind
         if self.pixels.masks is None:
             return rendered, rays.colour
         return rendered, rays.colour * rays.mask[:, None] + behind * (1 - rays.mask[:, None])
+
+    def _behind(self, rays: DrawnRays, wanted: Tensor) -> Tensor:
+        """Colours (R, 3) of the learned background on the rays that want it, 0 on others, which cost nothing."""
+        assert self.model.background is not None
+        # Wanted rays to the front; place R takes all others.
+        place = torch.cumsum(wanted, 0)
+        order = torch.zeros(len(wanted) + 1, dtype=torch.long, device=wanted.device)
+        order.scatter_(0, torch.where(wanted, place - 1, len(wanted)), torch.arange(len(wanted), device=wanted.device))
+        first = order[:-1]
+        packed = self.model.background(
+            rays.origin.index_select(0, first), rays.direction.index_select(0, first), rays.noise[:, 0].index_select(0, first),
+            place[-1:].int(),
+        )  # fmt: skip
+        return torch.where(wanted[:, None], packed.index_select(0, (place - 1).clamp(min=0)), 0.0)
 
     def _ray_terms(self, rendered: Tensor, target: Tensor, rays: DrawnRays, sums: RaySums, valid: Tensor) -> dict[str, Tensor]:
         terms = {"colour_weight": _masked_mean(COLOUR_TERMS[self.config.loss.colour](rendered, target), valid)}

@@ -8,7 +8,7 @@ from nsr.kernels.march import Samples
 from nsr.kernels.packed import Packed
 from nsr.kernels.points import points_in_ball
 from nsr.losses import distortion, eikonal, mask_entropy, opaque_entropy
-from nsr.rendering.volume import learned_background, render_samples
+from nsr.rendering.volume import render_samples
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
@@ -62,7 +62,7 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
     used = slice(graph.points, int(samples.total))
     packed = Packed(samples.ray[used].long(), samples.starts.long() - graph.points, samples.counts.long())
     learned = kind == "learned"
-    behind = learned_background(plain, rays.origin, rays.direction, rays.noise[:, :1]) if learned else rays.noise
+    behind = plain.background(rays.origin, rays.direction, rays.noise[:, 0]) if learned else rays.noise
     out = render_samples(
         plain,
         rays.origin,

@@ -254,3 +254,35 @@ def test_the_sink_accumulates(kernels):
     encoded, slope = exact(x, true, spec, 3, pull.double())
     ((2 * encoded * weight).sum() + slope.sum()).backward()
     assert relative(storage.gradient, true.grad) < 1e-5
+
+
+@pytest.mark.parametrize("active", [2, LEVELS])
+def test_a_table_of_halves_has_the_same_derivatives(kernels, active):
+    """Two kernels: halves are read in pairs, floats one by one."""
+    spec, table = grid()
+    table = table.half()
+    options = {"active": number(active), "count": number(37), "jacobian": True}
+    x = 2 * positions() - 1
+    halves = kernels.gather(x, table, spec, kernels.UNIT_FRAME, **options)
+    floats = kernels.gather(x, table.float(), spec, kernels.UNIT_FRAME, **options)
+    close(halves[0], floats[0], rtol=1e-5, atol=1e-5)
+    close(halves[1], floats[1], rtol=2e-3, atol=2e-3)
+    assert (halves[0][active * 2 :] == 0).all()
+    assert (halves[1][:, active * 2 :] == 0).all()
+
+
+def test_samples_that_stay_in_a_cell_are_added_up(kernels):
+    """Three rays of small steps, one of which stands still; a run of samples crosses from one ray into the next."""
+    spec, table = grid()
+    ends = torch.rand(3, 2, 3, generator=torch.Generator().manual_seed(5))
+    ends[1, 1] = ends[1, 0]
+    t = torch.linspace(0, 1, 33)[:, None]
+    x = torch.cat([start + (end - start) * t for start, end in ends]).to(DEVICE)
+    grad, pull, push = normal(21, 2 * LEVELS, len(x)), normal(22, 2 * LEVELS, len(x)), normal(23, 3, len(x))
+    sink = torch.zeros_like(table)
+    options = {"active": number(LEVELS), "count": number(len(x) - 2), "pull": pull, "push": push}
+    kernels.scatter(x, grad, spec, kernels.UNIT_CUBE, sink=sink, **options)
+    true = table.double().requires_grad_()
+    encoded, slope = exact(x[:-2], true, spec, LEVELS, pull.T[:-2].double())
+    ((encoded * grad.T[:-2]).sum() + (slope * push.T[:-2]).sum()).backward()
+    assert relative(sink, true.grad) < 1e-5

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from nsr.kernels.mlp import mlp
+from nsr.kernels.mlp import mlp, mlp_pair
 
 pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,3 +126,38 @@ def test_relu_is_flat_at_zero_and_keeps_nan():
     (to_x,) = torch.autograd.grad(out[:2].sum(), x)
     assert out[2].isnan().all()
     assert not to_x[:2].any()
+
+
+@pytest.mark.parametrize("used", [150, 60])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_pair_of_networks(bias, used):
+    x, weights, biases, _ = network([8, 32, 5], bias=bias)
+    _, other_weights, other_biases, to_out = network([7, 32, 32, 3], bias=bias)
+    extra, to_value = torch.randn(2, 150, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(DEVICE)
+    count = torch.tensor([used], dtype=torch.int32, device=DEVICE)
+
+    def run(backend, kind):
+        leaves = [part.to(kind).requires_grad_() for part in (x, *weights, *other_weights)]
+        given = [[None if part is None else part.to(kind).requires_grad_() for part in part] for part in (biases, other_biases)]
+        first, second = (leaves[1:3], given[0]), (leaves[3:], given[1])
+        value, out = mlp_pair(leaves[0], first, second, extra.to(kind), count=count, backend=backend)
+        every = [*leaves, *(part for group in given for part in group if part is not None)]
+        loss = (value * to_value[:, 0].to(kind)).sum() + (out * to_out.to(kind)).sum()
+        return [value.detach()[:, None], out.detach(), *torch.autograd.grad(loss, every)]
+
+    ours, theirs = run("triton", torch.float32), run("reference", torch.float64)
+    assert ((ours[1] > 0) & (ours[1] < 1))[:used].all()
+    assert_same(ours, theirs)
+    assert (ours[2][used:] == 0).all()
+
+
+def test_a_logistic_function_at_the_end():
+    x, weights, biases, to_out = network([8, 32, 3])
+    kinds = {"triton": torch.float32, "reference": torch.float64}
+    found = []
+    for backend, kind in kinds.items():
+        leaves = [part.to(kind).requires_grad_() for part in (x, *weights, *biases)]
+        out = mlp(leaves[0], leaves[1:3], leaves[3:], sigmoid=True, backend=backend)
+        torch.testing.assert_close(out, torch.sigmoid(mlp(leaves[0], leaves[1:3], leaves[3:], backend=backend)))
+        found.append([out.detach(), *torch.autograd.grad(out, leaves, to_out.to(kind))])
+    assert_same(*found)

@@ -71,31 +71,23 @@ def add_pair(gradient, row, first, second, mask, VECTOR: tl.constexpr):
 
 
 @triton.jit
-def add_edge(gradient, row, next_row, a0, a1, b0, b1, mask, VECTOR: tl.constexpr):
-    """Add (a0, a1) to entry `row` and (b0, b1) to `next_row`, its neighbour in x.
+def _halves(word):
+    """The two float16 numbers of a 32-bit word, as float32."""
+    low = (word & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
+    high = (word >> 16).to(tl.int16).to(tl.float16, bitcast=True)
+    return low.to(tl.float32), high.to(tl.float32)
 
-    The two share an aligned pair of entries for every second cell (the hash multiplies x by 1, so there an even x and its
-    successor differ in the lowest bit only); one atomic operation of four numbers then serves both. Atomic operations are
-    what a scatter costs, so this saves a quarter of it.
+
+@triton.jit
+def load_edge(pairs_ptr, words_ptr, row, next_row, mask):
+    """Entries (2 float16 each) `row` and `next_row`, its neighbour in x: both features of the first, both of the second.
+
+    One 64-bit access brings an aligned pair of entries, which for every second cell is both.
     """
-    if VECTOR:
-        together = (row ^ next_row) == 1
-        swap = (row & 1) == 1
-        tl.inline_asm_elementwise(
-            "{ .reg .pred p; setp.ne.s32 p, $6, 0; @p red.global.add.v4.f32 [$1], {$2, $3, $4, $5}; mov.u32 $0, 0; }",
-            "=r,l,r,r,r,r,r",
-            [
-                (gradient + 2 * (row & -2)).to(tl.int64),
-                tl.where(swap, b0, a0), tl.where(swap, b1, a1), tl.where(swap, a0, b0), tl.where(swap, a1, b1),
-                (mask & together).to(tl.int32),
-            ],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )  # fmt: skip
-        apart = mask & (together == 0)
-        add_pair(gradient, row, a0, a1, apart, VECTOR)
-        add_pair(gradient, next_row, b0, b1, apart, VECTOR)
-    else:
-        add_pair(gradient, row, a0, a1, mask, VECTOR)
-        add_pair(gradient, next_row, b0, b1, mask, VECTOR)
+    pair = tl.load(pairs_ptr + (row >> 1), mask=mask, other=0)
+    low, high = (pair & 0xFFFFFFFF).to(tl.int32), (pair >> 32).to(tl.int32)
+    odd, together = (row & 1) == 1, (row ^ next_row) == 1
+    apart = tl.load(words_ptr + next_row, mask=mask & (together == 0), other=0)
+    a0, a1 = _halves(tl.where(odd, high, low))
+    b0, b1 = _halves(tl.where(together, tl.where(odd, low, high), apart))
+    return a0, a1, b0, b1

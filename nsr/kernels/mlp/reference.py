@@ -9,11 +9,39 @@ from torch import Tensor
 from torch.nn.functional import linear, relu
 
 Network = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor | None]], Tensor]
+Parameters = tuple[Sequence[Tensor], Sequence[Tensor | None]]  # weights, biases
 
 
-def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, count: Tensor | None = None) -> Tensor:
+def mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    *,
+    count: Tensor | None = None,
+    sigmoid: bool = False,
+) -> Tensor:
     """See `nsr.kernels.mlp.mlp`."""
-    return rows_in_use(_every_row, x, weights, biases, count)
+    return rows_in_use(with_sigmoid(_every_row) if sigmoid else _every_row, x, weights, biases, count)
+
+
+def mlp_pair(
+    x: Tensor, first: Parameters, second: Parameters, extra: Tensor, *, count: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `nsr.kernels.mlp.mlp_pair`."""
+    return pair_of(mlp, x, first, second, extra, count)
+
+
+def pair_of(
+    run: Callable[..., Tensor], x: Tensor, first: Parameters, second: Parameters, extra: Tensor, count: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`mlp_pair` composed of two calls of an `mlp`."""
+    out = run(x, *first, count=count)
+    return out[:, 0], run(torch.cat([out[:, 1:], extra], dim=1), *second, count=count, sigmoid=True)
+
+
+def with_sigmoid(run: Network) -> Network:
+    """A network followed by the logistic function."""
+    return lambda *arguments: torch.sigmoid(run(*arguments))
 
 
 def rows_in_use(

@@ -44,16 +44,48 @@ class Shape(NamedTuple):
 FORWARD, BACKWARD, BACKWARD_AMPERE = Shape(64, 4, 16), Shape(128, 8, 1), Shape(16, 4, 2)
 
 
-def mlp(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, count: Tensor | None = None) -> Tensor:
+class Layers(NamedTuple):
+    """Parameters of one network as the kernels take them, without autograd.
+
+    Attributes:
+        weights: one (out, in) per layer. biases: one (out,) per layer, or none at all.
+        sigmoid: the outputs pass through the logistic function.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    sigmoid: bool
+
+
+def mlp(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor | None],
+    *,
+    count: Tensor | None = None,
+    sigmoid: bool = False,
+) -> Tensor:
     """See `nsr.kernels.mlp.mlp`.
 
     Networks that are not `fused`, and more than 2^25 rows at once, are composed of torch's operations, as the reference is.
     """
     if not fused(weights) or max(len(x), x.stride(1)) > _MOST_ROWS:
-        return reference.mlp(x, weights, biases, count=count)
-    parts = [None if part is None else part.float() for part in (*weights, *biases)]
-    out: Tensor = _FusedMlp.apply(x.float(), device_int(len(x) if count is None else count, x.device), *parts)
+        return reference.mlp(x, weights, biases, count=count, sigmoid=sigmoid)
+    used = device_int(len(x) if count is None else count, x.device)
+    out: Tensor = _FusedMlp.apply(x.float(), used, sigmoid, *_floats(weights), *_floats(biases))
     return out.T.to(x.dtype)
+
+
+def mlp_pair(
+    x: Tensor, first: reference.Parameters, second: reference.Parameters, extra: Tensor, *, count: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `nsr.kernels.mlp.mlp_pair`; the second network reads what the first wrote, and their gradients meet in one array."""
+    if not (fused(first[0]) and fused(second[0])) or max(len(x), x.stride(1)) > _MOST_ROWS:
+        return reference.mlp_pair(x, first, second, extra, count=count)
+    used = device_int(len(x) if count is None else count, x.device)
+    parts = [part for network in (first, second) for group in network for part in _floats(group)]
+    value, out = _FusedPair.apply(x.float(), extra.float(), used, (len(first[0]), len(second[0])), *parts)
+    return value, out.T
 
 
 def fused(weights: Sequence[Tensor]) -> bool:
@@ -63,49 +95,124 @@ def fused(weights: Sequence[Tensor]) -> bool:
     return equal and weights[0].shape[1] <= _MOST_INPUTS and outputs <= _MOST_OUTPUTS
 
 
+def run_forward(x: Tensor, layers: Layers, count: Tensor, out: Tensor) -> None:
+    """Outputs of x (S, I) into `out` (O, S), whose rows are S apart."""
+    if len(x):
+        weights, biases = layers.weights, layers.biases
+        _forward[(_programs(len(x), FORWARD, x.device),)](
+            x, *x.stride(), count, *_slots(weights), *_slots(biases or weights), out, len(x),
+            **_constants(layers, FORWARD, _FORWARD_KIND),
+        )  # fmt: skip
+
+
+def run_backward(
+    x: Tensor, layers: Layers, count: Tensor, out: Tensor, to_out: Tensor, to_x: Tensor | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of the weights and of the biases, all in one piece of memory; that of the inputs into `to_x` (I, S).
+
+    Args:
+        out: (O, S) what `run_forward` wrote, read with `sigmoid` only. to_out: (O, S), any strides.
+    """
+    weights, biases = layers.weights, layers.biases
+    to_weights, to_biases = zeros_like_each(weights, biases)
+    if len(x):
+        shape = _backward_shape(x.device)
+        _backward[(_programs(len(x), shape, x.device),)](
+            x, *x.stride(), count, *_slots(weights), *_slots(biases or weights)[:2], out, to_out, *to_out.stride(),
+            x if to_x is None else to_x, *_slots(to_weights), *_slots(to_biases or to_weights), len(x), INPUT=to_x is not None,
+            **_constants(layers, shape, _BACKWARD_KIND),
+        )  # fmt: skip
+    return to_weights, to_biases
+
+
 class _FusedMlp(torch.autograd.Function):
     """(S, I), (1,), weights and biases -> (O, S)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, count: Tensor, *parts: Tensor | None) -> Tensor:
-        layers = len(parts) // 2
-        weights = [part.detach().contiguous() for part in parts[:layers] if part is not None]
-        biases = _filled(parts[layers:], weights)
-        out = torch.empty(len(weights[-1]), len(x), device=x.device)
-        if len(x):
-            _forward[(_programs(len(x), FORWARD, x.device),)](
-                x, *x.stride(), count, *_slots(weights), *_slots(biases or weights), out, len(x),
-                **_constants(weights, biases, FORWARD, _FORWARD_KIND),
-            )  # fmt: skip
-        ctx.save_for_backward(x, count, *weights, *biases)
-        ctx.layers, ctx.given = layers, [part is not None for part in parts]
+    def forward(ctx: Any, x: Tensor, count: Tensor, sigmoid: bool, *parts: Tensor | None) -> Tensor:
+        layers = _layers(parts, sigmoid)
+        out = torch.empty(len(layers.weights[-1]), len(x), device=x.device)
+        run_forward(x, layers, count, out)
+        ctx.save_for_backward(x, count, out, *parts)
+        ctx.sigmoid = sigmoid
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, to_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, count, *saved = ctx.saved_tensors
-        weights, biases = saved[: ctx.layers], saved[ctx.layers :]
-        to_x = torch.empty(x.shape[1], len(x), device=x.device)
-        to_weights, to_biases = ([torch.zeros_like(part) for part in parts] for parts in (weights, biases))
-        if len(x):
-            shape = _backward_shape(x.device)
-            _backward[(_programs(len(x), shape, x.device),)](
-                x, *x.stride(), count, *_slots(weights), *_slots(biases or weights)[:2], to_out, *to_out.stride(), to_x,
-                *_slots(to_weights), *_slots(to_biases or to_weights), len(x), INPUT=ctx.needs_input_grad[0],
-                **_constants(weights, biases, shape, _BACKWARD_KIND),
-            )  # fmt: skip
-        sums = zip([*to_weights, *(to_biases or to_weights)], ctx.given, strict=True)
-        kept = [part if given else None for part, given in sums]
-        return to_x.T if ctx.needs_input_grad[0] else None, None, *kept
+        x, count, out, *parts = ctx.saved_tensors
+        to_x = torch.empty(x.shape[1], len(x), device=x.device) if ctx.needs_input_grad[0] else None
+        sums = run_backward(x, _layers(parts, ctx.sigmoid), count, out, to_out, to_x)
+        return None if to_x is None else to_x.T, None, None, *_given(sums, parts)
 
 
-def _filled(biases: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor]:
-    """Zeros in place of missing biases; an empty list where all are missing."""
+class _FusedPair(torch.autograd.Function):
+    """(S, I), (S, D), (1,), layers of both networks, their parameters -> (S,), (O, S)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, extra: Tensor, count: Tensor, depths: tuple[int, int], *parts: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        first, second = _pair(parts, depths)
+        outputs = len(first.weights[-1])
+        shared = torch.empty(outputs + extra.shape[1], len(x), device=x.device)
+        shared[outputs:].copy_(extra.T)
+        run_forward(x, first, count, shared[:outputs])
+        out = torch.empty(len(second.weights[-1]), len(x), device=x.device)
+        run_forward(shared[1:].T, second, count, out)
+        ctx.save_for_backward(x, shared, count, out, *parts)
+        ctx.depths = depths
+        return shared[0], out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, to_value: Tensor, to_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, shared, count, out, *parts = ctx.saved_tensors
+        first, second = _pair(parts, ctx.depths)
+        outputs = len(first.weights[-1])
+        to_shared = torch.empty_like(shared)
+        to_shared[0].copy_(to_value)
+        to_second = run_backward(shared[1:].T, second, count, out, to_out, to_shared[1:])
+        to_x = torch.empty(x.shape[1], len(x), device=x.device) if ctx.needs_input_grad[0] else None
+        to_first = run_backward(x, first, count, shared, to_shared[:outputs], to_x)
+        split = 2 * ctx.depths[0]
+        given = (*_given(to_first, parts[:split]), *_given(to_second, parts[split:]))
+        return None if to_x is None else to_x.T, None, None, None, *given
+
+
+def zeros_like_each(*groups: list[Tensor]) -> tuple[list[Tensor], ...]:
+    """Zeros of the shapes of float32 arrays, cleared by one operation: views of one piece of memory."""
+    flat = iter(torch.zeros(sum(part.numel() for group in groups for part in group), device=groups[0][0].device).split(
+        [part.numel() for group in groups for part in group]
+    ))  # fmt: skip
+    return tuple([next(flat).view(part.shape) for part in group] for group in groups)
+
+
+def _floats(parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [None if part is None else part.float() for part in parts]
+
+
+def _layers(parts: Sequence[Tensor | None], sigmoid: bool) -> Layers:
+    """From the weights followed by the biases; zeros in place of missing biases, an empty list where all are missing."""
+    half = len(parts) // 2
+    weights = [part.detach().contiguous() for part in parts[:half] if part is not None]
+    biases = parts[half:]
     if all(bias is None for bias in biases):
-        return []
+        return Layers(weights, [], sigmoid)
     pairs = zip(biases, weights, strict=True)
-    return [weight.new_zeros(len(weight)) if bias is None else bias.detach().contiguous() for bias, weight in pairs]
+    filled = [weight.new_zeros(len(weight)) if bias is None else bias.detach().contiguous() for bias, weight in pairs]
+    return Layers(weights, filled, sigmoid)
+
+
+def _pair(parts: Sequence[Tensor | None], depths: tuple[int, int]) -> tuple[Layers, Layers]:
+    return _layers(parts[: 2 * depths[0]], sigmoid=False), _layers(parts[2 * depths[0] :], sigmoid=True)
+
+
+def _given(sums: tuple[list[Tensor], list[Tensor]], parts: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients of those parameters that there are."""
+    to_weights, to_biases = sums
+    every = [*to_weights, *(to_biases or to_weights)]
+    return [None if part is None else to for to, part in zip(every, parts, strict=True)]
 
 
 def _slots(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,7 +220,8 @@ def _slots(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return parts[0], parts[1], parts[-1]
 
 
-def _constants(weights: Sequence[Tensor], biases: Sequence[Tensor], shape: Shape, kind: tl.dtype) -> dict[str, Any]:
+def _constants(layers: Layers, shape: Shape, kind: tl.dtype) -> dict[str, Any]:
+    weights = layers.weights
     inputs = weights[0].shape[1]
     return {
         "INPUTS": inputs,
@@ -121,7 +229,8 @@ def _constants(weights: Sequence[Tensor], biases: Sequence[Tensor], shape: Shape
         "HIDDEN": len(weights[0]),
         "LAYERS": len(weights) - 1,
         "OUTPUTS": len(weights[-1]),
-        "BIAS": len(biases) > 0,
+        "BIAS": len(layers.biases) > 0,
+        "SIGMOID": layers.sigmoid,
         "KIND": tl.float32 if interpreted() else kind,  # the interpreter has no products of bfloat16
         "BLOCK": shape.block,
         "num_warps": shape.warps,
@@ -170,7 +279,7 @@ def _layer(x, W_T, b_ptr, hidden, BIAS: tl.constexpr, KIND: tl.constexpr):
 def _forward(
     x_ptr, x_row, x_column, count_ptr, W1_ptr, W2_ptr, W3_ptr, b1_ptr, b2_ptr, b3_ptr, out_ptr, samples,
     INPUTS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr, OUTPUTS: tl.constexpr,
-    BIAS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+    BIAS: tl.constexpr, SIGMOID: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Outputs (O, S), zero past `count`."""
     lane = tl.arange(0, BLOCK)
@@ -190,6 +299,8 @@ def _forward(
         y = tl.dot(h, _matrix(W3_ptr, hidden, out, OUTPUTS, HIDDEN, True, KIND), input_precision="tf32")
         if BIAS:
             y += tl.load(b3_ptr + out, mask=out < OUTPUTS, other=0.0)[None, :]
+        if SIGMOID:
+            y = tl.sigmoid(y)
         y = tl.where(ok[:, None], y, 0.0)
         there = (start + lane < samples)[None, :] & (out < OUTPUTS)[:, None]
         tl.store(_tile(out_ptr, start, samples, 1, out, lane), tl.trans(y), mask=there)
@@ -202,10 +313,10 @@ def _forward(
 
 @triton.jit
 def _backward(
-    x_ptr, x_row, x_column, count_ptr, W1_ptr, W2_ptr, W3_ptr, b1_ptr, b2_ptr, to_out_ptr, out_row, out_column,
-    to_x_ptr, to_W1_ptr, to_W2_ptr, to_W3_ptr, to_b1_ptr, to_b2_ptr, to_b3_ptr, samples, INPUT: tl.constexpr,
+    x_ptr, x_row, x_column, count_ptr, W1_ptr, W2_ptr, W3_ptr, b1_ptr, b2_ptr, out_ptr, to_out_ptr, out_row,
+    out_column, to_x_ptr, to_W1_ptr, to_W2_ptr, to_W3_ptr, to_b1_ptr, to_b2_ptr, to_b3_ptr, samples, INPUT: tl.constexpr,
     INPUTS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr, OUTPUTS: tl.constexpr,
-    BIAS: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
+    BIAS: tl.constexpr, SIGMOID: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the gradient of the inputs (I, S), zero past `count`, if wanted; adds those of weights and biases."""
     lane = tl.arange(0, BLOCK)
@@ -236,6 +347,9 @@ def _backward(
             h = _layer(h, _matrix(W2_ptr, hidden, hidden, HIDDEN, HIDDEN, True, KIND), b2_ptr, hidden, BIAS, KIND)
         place = _tile(to_out_ptr, start, out_row, out_column, out, lane)
         to_out = tl.load(place, mask=ok & (out < OUTPUTS)[:, None], other=0.0)
+        if SIGMOID:
+            y = tl.load(_tile(out_ptr, start, samples, 1, out, lane), mask=ok & (out < OUTPUTS)[:, None], other=0.0)
+            to_out *= y * (1.0 - y)
         if BIAS:
             sum_b3 += to_out
         d = tl.trans(to_out.to(KIND))
