@@ -89,7 +89,8 @@ def _nerfacc_sums(sdf: Tensor, gradient: Tensor, colour: Tensor, direction: Tens
     sums = package.accumulate_along_rays(weights, values, ray_indices=ray, n_rays=rays)
     errors = (norm - 1).square()
     eikonal = package.accumulate_along_rays(torch.ones_like(weights), errors, ray_indices=ray, n_rays=rays)[:, 0]
-    return RaySums(sums[:, :3], sums[:, 3:6], sums[:, 6], sums[:, 7], eikonal, weights)
+    spread = torch.zeros_like(eikonal)  # left out
+    return RaySums(sums[:, :3], sums[:, 3:6], sums[:, 6], sums[:, 7], eikonal, spread, weights)
 
 
 def _forward_backward(sums: Callable[[], RaySums], leaves: list[Tensor]) -> None:

@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
         first = time.perf_counter() - _START
         print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}; back ends {trainer.backends}")
         print(
-            f"import {imported:.1f} s, loading {loaded - imported:.1f} s, first step {first - loaded:.1f} s; in all {first:.1f} s"
+            f"import {imported:.1f} s, loading and compiling {loaded - imported:.1f} s, first step {first - loaded:.1f} s; in all {first:.1f} s"
         )
         if args.profile:
             _profile(trainer, args)

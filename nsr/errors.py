@@ -31,6 +31,10 @@ class DeviceUnavailable(NsrError):
     """A GPU was asked for and there is none."""
 
 
+class OutOfMemory(NsrError):
+    """The GPU has too little memory."""
+
+
 class TrainingDiverged(NsrError):
     """A watchdog stopped training; the message holds the diagnosis."""
 

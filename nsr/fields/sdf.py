@@ -57,9 +57,11 @@ class SdfField(nn.Module):
     Attributes:
         active: active levels of the encoding, set by `set_step`, a number or a device tensor; all of them before.
         storage: where fast back ends read the table and leave its gradient, while training; None: the parameter itself.
+        difference: (1,) step of finite differences where it is kept on the device; None: the one `set_step` set.
     """
 
     storage: TableStorage | None = None
+    difference: Tensor | None = None
     active: int | Tensor
 
     def __init__(self, encoding: EncodingConfig, config: SdfConfig, generator: torch.Generator, backend: str = "reference"):
@@ -114,40 +116,55 @@ class SdfField(nn.Module):
 
     def value(self, x: Tensor) -> Tensor:
         """Signed distance (P,) at x (P, 3)."""
-        return self._value(x)[0]
+        return self._value(x, None, features=False)[0]
 
     def forward(self, x: Tensor, count: Tensor | None = None) -> SdfOutput:
         """Signed distance, features and gradient at x (P, 3), the gradient as `config.normals` says.
 
         `count`: (1,) int32, positions in use, see `sdf_with_gradient`.
         """
-        if self.config.normals == "closed_form":
-            extra: dict[str, Any] = {"active": self.active, "storage": self.storage, "count": count, "backend": self.backend}
-            return sdf_with_gradient(x, self.table, self.spec, self.weights(), **extra)
-        sdf, features = self._value(x)
-        gradient, _ = self.finite_differences(x, sdf)
-        return SdfOutput(sdf, features, gradient)
+        return self.with_laplacian(x, count)[0] if self._numeric() else self._closed_form(x, count)
 
-    def _value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        extra: dict[str, Any] = {"active": self.active, "storage": self.storage, "backend": self.backend}
-        return sdf_value(x, self.table, self.spec, self.weights(), **extra)
+    def with_laplacian(self, x: Tensor, count: Tensor | None = None) -> tuple[SdfOutput, Tensor]:
+        """As `forward`, and the Laplacian (P,) of finite differences, whose taps a finite-difference gradient shares."""
+        if not self._numeric():
+            out = self._closed_form(x, count)
+            return out, self.finite_differences(x, out.sdf, count)[1]
+        sdf, features = self._value(x, count)
+        gradient, laplacian = self.finite_differences(x, sdf, count)
+        return SdfOutput(sdf, features, gradient), laplacian
 
-    def difference_step(self) -> float:
+    def _numeric(self) -> bool:
+        return self.config.normals == "finite_difference"
+
+    def _closed_form(self, x: Tensor, count: Tensor | None) -> SdfOutput:
+        return sdf_with_gradient(x, self.table, self.spec, self.weights(), **self._how(count))
+
+    def _value(self, x: Tensor, count: Tensor | None, *, features: bool = True) -> tuple[Tensor, Tensor]:
+        return sdf_value(x, self.table, self.spec, self.weights(), features=features, **self._how(count))
+
+    def _how(self, count: Tensor | None) -> dict[str, Any]:
+        return {"active": self.active, "storage": self.storage, "count": count, "backend": self.backend}
+
+    def difference_step(self) -> float | Tensor:
         """Step of finite differences now, unit-frame length; `difference_length` gives it for any training step."""
+        if self.difference is not None:
+            return self.difference
         return _length(self.spec, self.config, self._fixed_length, int(self.active))
 
-    def finite_differences(self, x: Tensor, sdf: Tensor) -> tuple[Tensor, Tensor]:
+    def finite_differences(self, x: Tensor, sdf: Tensor, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradient (P, 3) and Laplacian (P,) from six taps around x (Li et al. 2023, Neuralangelo, section 3.1).
 
-        Taps beyond the cube [-1, 1]^3 are moved onto its surface, and the quotient uses the true distances.
+        Taps beyond the cube [-1, 1]^3 are moved onto its surface, and the quotient uses the true distances. `count` as in
+        `forward`: the taps of a position lie together.
         """
         step = self.difference_step()
         shift = torch.eye(3, dtype=x.dtype, device=x.device) * step
-        taps = torch.cat([x + s for s in shift] + [x - s for s in shift]).clamp(-1, 1)
-        values = self.value(taps).reshape(2, 3, -1)
-        ahead = (taps[: 3 * len(x)].reshape(3, -1, 3) - x).sum(-1)
-        behind = (x - taps[3 * len(x) :].reshape(3, -1, 3)).sum(-1)
-        gradient = (values[0] - values[1]) / (ahead + behind)
-        bend = (values[0] + values[1] - 2 * sdf) / step**2
+        taps = (x[:, None] + torch.cat([shift, -shift])).clamp(-1, 1)  # (P, 6, 3)
+        values = self._value(taps.reshape(-1, 3), None if count is None else 6 * count, features=False)[0].reshape(-1, 2, 3)
+        ahead = taps[:, :3].diagonal(dim1=1, dim2=2) - x
+        behind = x - taps[:, 3:].diagonal(dim1=1, dim2=2)
+        gradient = (values[:, 0] - values[:, 1]) / (ahead + behind)
+        bend = (values[:, 0] + values[:, 1] - 2 * sdf[:, None]) / step**2
         inside = (ahead > 0.5 * step) & (behind > 0.5 * step)  # a second difference needs both taps
-        return gradient.T, (bend * inside).sum(0)
+        return gradient, (bend * inside).sum(1)

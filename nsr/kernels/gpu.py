@@ -1,6 +1,6 @@
 """What Triton kernels need to know of the machine: is it there, is it good enough, how wide is it.
 
-Triton is imported here and in the modules named `triton*` only, and those only when their back end is asked for.
+Triton is imported here, in `ahead` and in the modules named `triton*` only, and those only when their back end is asked for.
 """
 
 from __future__ import annotations

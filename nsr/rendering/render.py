@@ -35,7 +35,7 @@ class Renderable(Protocol):
 
     Attributes:
         model: the field. occupied: (G, G, G) bool occupancy. march_steps: steps along the cube's diagonal.
-        ray_chunk: rays rendered at once, bounds the memory.
+        ray_chunk: rays rendered at once, bounds the memory. march_backend: back end of marching.
     """
 
     @property
@@ -58,6 +58,11 @@ class Renderable(Protocol):
         """Rays rendered at once."""
         ...
 
+    @property
+    def march_backend(self) -> str:
+        """Back end of marching, see `nsr.kernels.march`."""
+        ...
+
 
 @torch.no_grad()
 def render_view(field: Renderable, K: Array, w2c: Array, width: int, height: int) -> RenderedView:
@@ -71,7 +76,7 @@ def render_view(field: Renderable, K: Array, w2c: Array, width: int, height: int
     for first in range(0, len(origins), ray_chunk):
         origin = torch.from_numpy(origins[first : first + ray_chunk]).float().to(device)
         direction = torch.from_numpy(directions[first : first + ray_chunk]).float().to(device)
-        samples = draw_samples(origin, direction, occupied, step, None)
+        samples = draw_samples(origin, direction, occupied, step, None, backend=field.march_backend)
         background = background_colour(model, origin, direction, None)
         out = render_samples(model, origin, direction, samples, step=step, cosine_ratio=1.0, background=background)
         columns = [out.colour, out.normal, out.depth[:, None], out.opacity[:, None]]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nsr.conventions import MASK_IGNORE, MASK_OBJECT, PIXEL_CENTRE
+from nsr.kernels.rays.reference import locate, pixel_rays
+from nsr.kernels.rays.tables import PixelTables
 
 
 class RayBatch(NamedTuple):
@@ -32,6 +33,9 @@ class PixelStore:
         images: (H, W, 3) uint8 per view. masks: (H, W) uint8 per view with the values of `nsr.conventions`, or None.
         K: (V, 3, 3) pixels. w2c: (V, 4, 4) unit frame.
         crop_to_ball: draw only from the rectangle that holds the projected unit ball of each view.
+
+    Attributes:
+        tables: all of it on the device, as kernels read it.
     """
 
     def __init__(
@@ -47,42 +51,41 @@ class PixelStore:
         self.device = device
         sizes = np.array([image.shape[:2] for image in images])
         starts = np.concatenate([[0], np.cumsum(sizes.prod(1))])
-        self.colours = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images])).to(device)
-        self.masks = None if masks is None else torch.from_numpy(np.concatenate([m.reshape(-1) for m in masks])).to(device)
-        self.starts = torch.from_numpy(starts[:-1]).to(device)
-        self.widths = torch.from_numpy(sizes[:, 1]).to(device)
-        windows = [ball_window(k, m, w, h) if crop_to_ball else (0, 0, w, h) for k, m, (h, w) in zip(K, w2c, sizes, strict=True)]
-        self.windows = torch.tensor(windows, device=device)  # (V, 4) left, top, right, bottom
+        views = zip(K, w2c, sizes, strict=True)
+        windows = np.array([ball_window(k, m, w, h) if crop_to_ball else (0, 0, w, h) for k, m, (h, w) in views])
         # A view is drawn in proportion to its window, so that every pixel is as likely as any other.
-        areas = (self.windows[:, 2] - self.windows[:, 0]) * (self.windows[:, 3] - self.windows[:, 1])
-        self.cumulative_area = areas.cumsum(0)
-        self.K_inverse = torch.from_numpy(np.linalg.inv(K)).float().to(device)
+        areas = (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])
         rotation = np.swapaxes(w2c[:, :3, :3], 1, 2)
-        self.rotation = torch.from_numpy(rotation.copy()).float().to(device)  # camera to unit frame
-        centre = -np.einsum("vij,vj->vi", rotation, w2c[:, :3, 3])
-        self.centre = torch.from_numpy(centre).float().to(device)
+
+        def put(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        self.tables = PixelTables(
+            colours=put(np.concatenate([image.reshape(-1, 3) for image in images])),
+            masks=None if masks is None else put(np.concatenate([mask.reshape(-1) for mask in masks])),
+            starts=put(starts[:-1]),
+            widths=put(sizes[:, 1]),
+            windows=put(windows),
+            cumulative_area=put(areas.cumsum()),
+            K_inverse=put(np.linalg.inv(K).astype(np.float32)),
+            rotation=put(rotation.astype(np.float32)),
+            centre=put(-np.einsum("vij,vj->vi", rotation, w2c[:, :3, 3]).astype(np.float32)),
+        )
+
+    @property
+    def masks(self) -> Tensor | None:
+        """(P,) uint8 of all pixels, or None."""
+        return self.tables.masks
 
     def sample(self, count: int, generator: torch.Generator) -> RayBatch:
         """`count` random rays, every pixel of every window equally likely."""
+        total = self.tables.cumulative_area[-1]
         pick = torch.rand(count, generator=generator, device=self.device, dtype=torch.float64)
-        place = (pick * self.cumulative_area[-1]).long().clamp(max=int(self.cumulative_area[-1]) - 1)
-        view = torch.searchsorted(self.cumulative_area, place, right=True)
-        left, top, right, bottom = self.windows[view].unbind(1)
-        inside = place - (self.cumulative_area[view] - (right - left) * (bottom - top))
-        column = left + inside % (right - left)
-        row = top + inside // (right - left)
-        return self.rays(view, column, row)
+        return self.rays(*locate(self.tables, (pick * total).long().clamp(max=int(total) - 1)))
 
     def rays(self, view: Tensor, column: Tensor, row: Tensor) -> RayBatch:
         """Rays through the centres of the given pixels: three (R,) int64 tensors."""
-        flat = self.starts[view] + row * self.widths[view] + column
-        pixel = torch.stack([column + PIXEL_CENTRE, row + PIXEL_CENTRE, torch.ones_like(column)], dim=1).float()
-        direction = torch.einsum("rij,rj->ri", self.rotation[view], torch.einsum("rij,rj->ri", self.K_inverse[view], pixel))
-        direction = direction / direction.norm(dim=1, keepdim=True)
-        colour = self.colours[flat].float() / 255.0
-        mask = torch.ones_like(colour[:, 0]) if self.masks is None else (self.masks[flat] == MASK_OBJECT).float()
-        valid = torch.ones_like(mask, dtype=torch.bool) if self.masks is None else self.masks[flat] != MASK_IGNORE
-        return RayBatch(self.centre[view], direction, colour, mask, valid, view)
+        return RayBatch(*pixel_rays(self.tables, view, column, row), view)
 
 
 def ball_window(K: NDArray[np.float64], w2c: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int]:

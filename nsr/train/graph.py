@@ -8,14 +8,15 @@ steps in advance and looked up by a step counter on the device.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nsr.config import ModelConfig, TrainConfig
+from nsr.config import TrainConfig
 from nsr.fields.model import SurfaceModel
-from nsr.fields.sdf import active_levels
+from nsr.fields.sdf import active_levels, difference_length
 from nsr.kernels.adam import AdamSettings, AdamState, adam_step
 from nsr.kernels.hashgrid import TableStorage
 from nsr.kernels.march import PaddedSamples, march_padded, pack_occupancy
@@ -23,8 +24,9 @@ from nsr.kernels.neus import RaySums, neus_composite
 from nsr.kernels.neus.alpha import cell_visibility
 from nsr.kernels.packed import Packed
 from nsr.kernels.points import points_in_ball, points_in_cells
-from nsr.kernels.rays import DrawnRays, PixelTables, draw_rays
-from nsr.losses import colour_mse, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.kernels.rays import DrawnRays, draw_rays
+from nsr.kernels.sdf import SdfOutput
+from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
 from nsr.rendering.volume import plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
@@ -32,7 +34,7 @@ from nsr.train.optim import rate_factor
 from nsr.train.schedule import cosine_ratio, loss_weight
 from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
 
-_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque")
+_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion")
 _EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
 # Opacity from which on what is behind a ray is not looked at: it changes the colour by less than half a grey level, and its
 # gradient, which is proportional to what the ray lets pass, is as small.
@@ -40,14 +42,9 @@ _OPAQUE = 1 - 2**-9
 _OVERSIZE = 1.125  # room above the samples aimed at, so that few rays are cut
 
 
-def obstacle(model: ModelConfig, train: TrainConfig, backend: str, marcher: str) -> str:
-    """Why these settings cannot run as a graph, and train with separate kernels instead; empty if they can."""
-    if backend != "triton" or marcher != "triton":
-        return f"back ends {backend} and {marcher}"
-    if model.sdf.normals != "closed_form":
-        return f"model.sdf.normals={model.sdf.normals}"
-    needed = [name for name in ("curvature", "distortion") if _ever(train, name)]
-    return f"train.loss.{needed[0]}" if needed else ""
+def obstacle(backend: str, marcher: str) -> str:
+    """Why a step cannot run as a graph on these back ends, and runs as separate kernels instead; empty if it can."""
+    return "" if backend == marcher == "triton" else f"back ends {backend} and {marcher}"
 
 
 def _ever(train: TrainConfig, name: str) -> bool:
@@ -61,25 +58,27 @@ class GraphTrainer:
 
     Args:
         model: on `device`, back end `triton`. steps of `config` are all that can be taken.
+
+    Attributes:
+        samples, rays: the most of a step, `train.samples` and `train.max_rays` unless `limit` lowered them.
     """
 
     def __init__(
         self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device
     ):
         self.model, self.occupancy, self.config, self.device = model, occupancy, config, device
-        self.pixels = PixelTables(
-            store.colours, store.masks, store.starts, store.widths, store.windows, store.cumulative_area, store.K_inverse,
-            store.rotation, store.centre,
-        )  # fmt: skip
+        self.pixels = store.tables
         self.terms = tuple(name for name in _TERMS if _ever(config, name) and not (name == "mask" and store.masks is None))
         self.points = config.random_points if {"eikonal_random", "sparsity"} & set(self.terms) else 0
         if not self.points:
             self.terms = tuple(name for name in self.terms if name not in ("eikonal_random", "sparsity"))
         self.length = step_length(config.march.steps)
+        self.samples, self.rays = config.samples, config.max_rays
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
         self.live = torch.tensor([min(config.start_rays, config.max_rays)], dtype=torch.int32, device=device)
         self.seen = torch.zeros(2, dtype=torch.int64, device=device)  # rays and samples of all steps
         self.active = torch.ones(1, dtype=torch.int32, device=device)
+        self.difference = torch.ones(1, device=device)
         self.cells = occupancy.ball_cells()
         self.bits = pack_occupancy(occupancy.occupied, backend="triton")
         self._tabulate()
@@ -91,11 +90,12 @@ class GraphTrainer:
     def _tabulate(self) -> None:
         config, encoding = self.config, self.model.config.encoding
         steps = range(config.steps)
-        names = ("cosine", "rate", *self.terms)
+        names = ("cosine", "rate", "difference", *self.terms)
         values = [
             [
                 cosine_ratio(config, k),
                 rate_factor(config.optim, k, config.steps),
+                difference_length(encoding, self.model.config.sdf, k),
                 *(loss_weight(config, n, k) for n in self.terms),
             ]
             for k in steps
@@ -145,6 +145,35 @@ class GraphTrainer:
             self._graphs[name] = graph
         self._graphs[name].replay()
 
+    def limit(self, samples: int) -> None:
+        """Aim at fewer samples a step, with as much fewer rays at most; before the first step."""
+        most = self.config.max_rays
+        self.samples, self.rays = samples, min(most, max(16, most * samples // self.config.samples))
+        self.live.clamp_(max=self.rays)
+
+    def rehearse(self, call: Callable[[Callable[[], None]], None] = lambda body: body()) -> None:
+        """Go through all that `advance` launches and leave no trace, before the first step: for `compile_ahead`.
+
+        Only what torch's operations change needs to be put back; kernels write nothing.
+
+        Args:
+            call: calls the occupancy's update and then the step, which keep separate memory as graphs.
+        """
+        model, occupancy = self.model, self.occupancy
+        changed = [*model.network_parameters(), model.log_sharpness, occupancy.values, occupancy.occupied]
+        changed += [self.live, self.seen, self.step, self.active, self.difference]
+        kept = [tensor.detach().clone() for tensor in changed]
+        try:
+            call(self._update_occupancy)
+            call(self._train)
+        finally:
+            with torch.no_grad():
+                for tensor, before in zip(changed, kept, strict=True):
+                    tensor.copy_(before)
+            self.optimizer.state.clear()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.facts = {}
+
     @torch.no_grad()
     def _update_occupancy(self) -> None:
         model, march = self.model, self.config.march
@@ -161,6 +190,8 @@ class GraphTrainer:
         now = dict(zip(self.names, self.schedule.index_select(0, self.step.long())[0].unbind(), strict=True))
         self.active.copy_(self.levels.index_select(0, self.step.long()))
         self.model.sdf.active = self.active
+        self.difference.copy_(now["difference"].reshape(1))
+        self.model.sdf.difference = self.difference
         loss, facts = self.loss(now, *self.draw())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -168,8 +199,8 @@ class GraphTrainer:
         self.facts = facts
         self.seen += torch.stack([facts["rays"], facts["samples"].long()])
         # As `next_ray_count`; `wanted` counts what the live rays asked for, also beyond the budget.
-        aimed = self.live * (self.config.samples / facts["wanted"].clamp(min=1))
-        bound = (0.9 * self.live + 0.1 * aimed).clamp(16, self.config.max_rays)
+        aimed = self.live * (self.samples / facts["wanted"].clamp(min=1))
+        bound = (0.9 * self.live + 0.1 * aimed).clamp(16, self.rays)
         self.live.copy_(bound.to(torch.int32))
         self.step += 1
 
@@ -189,10 +220,10 @@ class GraphTrainer:
     def draw(self) -> tuple[DrawnRays, PaddedSamples]:
         """Rays of the current step and their samples; the first `points` positions are random points of the ball."""
         config = self.config
-        rays = draw_rays(self.pixels, config.max_rays, seed=config.seed, step=self.step, backend="triton")
+        rays = draw_rays(self.pixels, self.rays, seed=config.seed, step=self.step, backend="triton")
         samples = march_padded(
             rays.origin, rays.direction, self.bits, step=self.length, jitter=rays.jitter, live=self.live,
-            budget=int(config.samples * _OVERSIZE), first=self.points, backend="triton",
+            budget=int(self.samples * _OVERSIZE), first=self.points, backend="triton",
         )  # fmt: skip
         if self.points:
             points_in_ball(samples.position[: self.points], seed=config.seed, step=self.step, backend="triton")
@@ -204,8 +235,11 @@ class GraphTrainer:
         Args:
             now: values of the schedules: `cosine` and the weight of each term.
         """
-        config, model = self.config, self.model
-        out = model.sdf(samples.position, samples.total)
+        model = self.model
+        if "curvature" in self.terms:
+            out, laplacian = model.sdf.with_laplacian(samples.position, samples.total)
+        else:
+            out, laplacian = model.sdf(samples.position, samples.total), None
         colour = model.radiance.shade(
             samples.position, out.features, out.gradient, rays.direction, samples.ray, samples.total
         )  # fmt: skip
@@ -216,12 +250,9 @@ class GraphTrainer:
         valid = rays.valid & samples.kept
         rendered, target = self._colours(rays, sums, samples.kept)
         terms = self._ray_terms(rendered, target, rays, sums, valid)
-        if "eikonal" in self.terms:
-            terms["eikonal"] = sums.eikonal.sum() / (samples.total - self.points).clamp(min=1)[0]
-        if "eikonal_random" in self.terms:
-            terms["eikonal_random"] = eikonal(out.gradient[: self.points]).mean()
-        if "sparsity" in self.terms:
-            terms["sparsity"] = sparsity(out.sdf[: self.points], config.loss.sparsity_scale).mean()
+        terms |= self._sample_terms(out, sums, samples)
+        if laplacian is not None:
+            terms["curvature"] = _masked_mean(curvature(laplacian), self._in_use(samples))
         loss = torch.stack([now[name] * terms[name] for name in self.terms]).sum()
         facts = {name.removesuffix("_weight"): value.detach() for name, value in terms.items()}
         facts |= {
@@ -232,6 +263,11 @@ class GraphTrainer:
             "wanted": samples.wanted[0],
         }
         return loss, facts
+
+    def _in_use(self, samples: PaddedSamples) -> Tensor:
+        """Rows (N,) bool that hold samples."""
+        row = torch.arange(len(samples.t), device=self.device)
+        return (row >= self.points) & (row < samples.total)
 
     def _colours(self, rays: DrawnRays, sums: RaySums, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Rendered and observed colours (R, 3); with masks and no learned background both before the same backdrop."""
@@ -267,6 +303,18 @@ class GraphTrainer:
             terms["opaque"] = _masked_mean(opaque_entropy(sums.opacity), valid)
         return terms
 
+    def _sample_terms(self, out: SdfOutput, sums: RaySums, samples: PaddedSamples) -> dict[str, Tensor]:
+        terms = {}
+        if "eikonal" in self.terms:
+            terms["eikonal"] = sums.eikonal.sum() / (samples.total - self.points).clamp(min=1)[0]
+        if "eikonal_random" in self.terms:
+            terms["eikonal_random"] = eikonal(out.gradient[: self.points]).mean()
+        if "sparsity" in self.terms:
+            terms["sparsity"] = sparsity(out.sdf[: self.points], self.config.loss.sparsity_scale).mean()
+        if "distortion" in self.terms:
+            terms["distortion"] = _masked_mean(sums.distortion, samples.kept)
+        return terms
+
     def state(self) -> dict[str, Any]:
         """What changes from step to step beside the model and the occupancy, to save."""
         return {
@@ -279,7 +327,7 @@ class GraphTrainer:
     def load(self, state: dict[str, Any], step: int) -> None:
         """Inverse of `state`, before the first step; the model and the occupancy must hold their saved values already."""
         self.step.fill_(step)
-        self.live.copy_(state["live"])
+        self.live.copy_(state["live"].clamp(max=self.rays))
         self.seen.copy_(state["seen"])
         for mine, saved in zip(self.states, state["tables"], strict=True):
             mine.mean.copy_(saved[0])

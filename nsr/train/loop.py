@@ -13,6 +13,7 @@ import torch
 
 from nsr.config import Config, section
 from nsr.fields.model import SurfaceModel
+from nsr.kernels.ahead import compile_ahead
 from nsr.kernels.backend import resolve_backend
 from nsr.log import get_logger
 from nsr.provenance import hash_json, manifest, write_json
@@ -22,6 +23,7 @@ from nsr.scene.scene import Scene
 from nsr.train.checkpoint import CHECKPOINT_VERSION, find_resumable, save_atomically
 from nsr.train.data import TrainingData, load_training_data
 from nsr.train.graph import GraphTrainer, obstacle
+from nsr.train.memory import PeakMemory, fitting_samples, free_bytes, shortage_named
 from nsr.train.metrics import MetricsLog, truncate_metrics
 from nsr.train.model_file import save_model
 from nsr.train.optim import make_optimizer, rate_factor, set_rates
@@ -41,19 +43,21 @@ class Trainer:
 
     def __init__(self, scene: Scene, config: Config, out: Path, device: torch.device):
         self.scene, self.config, self.out, self.device = scene, config, out, device
-        self.data: TrainingData = load_training_data(scene, config.model, config.train, device)
         backend = resolve_backend(config.train.backend, device)
-        self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), backend).to(device)
-        self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
+        marcher = resolve_backend(config.train.march.backend, device)
+        why_not = obstacle(backend, marcher)
+        self.graph: GraphTrainer | None = None
+        with shortage_named("photographs and model", "lower prepare.max_size or model.encoding.log2_table"):
+            self.data: TrainingData = load_training_data(scene, config.model, config.train, device)
+            self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), backend).to(device)
+            self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
+            if not why_not:
+                self.graph = GraphTrainer(self.model, self.occupancy, self.data.store, config.train, device)
+                _make_ready(self.graph, device)
+            else:
+                self.optimizer = make_optimizer(self.model, config.train.optim)
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
         self.step, self.rays, self.seconds, self.seen = 0, config.train.start_rays, 0.0, Seen(0, 0)
-        marcher = resolve_backend(config.train.march.backend, device)
-        why_not = obstacle(config.model, config.train, backend, marcher)
-        self.graph: GraphTrainer | None = None
-        if not why_not:
-            self.graph = GraphTrainer(self.model, self.occupancy, self.data.store, config.train, device)
-        else:
-            self.optimizer = make_optimizer(self.model, config.train.optim)
         self.backends = {"field": backend, "march": marcher, "step": "separate" if why_not else "graph"}
         get_logger().info(
             "back ends: field %s, march %s; step %s", backend, marcher, f"separate ({why_not})" if why_not else "graph"
@@ -100,9 +104,10 @@ class Trainer:
     def advance(self) -> StepResult:
         """One optimisation step."""
         self.step += 1
-        if self.graph is None:
-            return self._separate_step(self.step - 1)
-        self.graph.advance(self.step - 1)
+        with shortage_named(f"step {self.step}", f"set train.samples below {self.budget()}, or lower train.max_rays"):
+            if self.graph is None:
+                return self._separate_step(self.step - 1)
+            self.graph.advance(self.step - 1)
         facts = dict(self.graph.facts)
         loss, mse, rays, samples, _ = (facts.pop(name) for name in ("loss", "mse", "rays", "samples", "wanted"))
         return StepResult(loss, facts, mse, rays, samples)
@@ -128,6 +133,10 @@ class Trainer:
         """Rays and samples of all steps; waits for the device."""
         return self.seen if self.graph is None else Seen(*(int(number) for number in self.graph.seen))
 
+    def budget(self) -> int:
+        """Samples a step aimed at: `train.samples`, or fewer where the GPU has no room for them."""
+        return self.config.train.samples if self.graph is None else self.graph.samples
+
     def record(self, result: StepResult, rays_per_second: float) -> dict[str, Any]:
         """Metrics of a step, as plain numbers."""
         train = self.config.train
@@ -147,6 +156,26 @@ class Trainer:
         }
 
 
+def _make_ready(graph: GraphTrainer, device: torch.device) -> None:
+    """Compile the step's kernels, and find the samples a step for which the GPU has room."""
+    if device.type != "cuda":
+        return
+    start, kernels = time.monotonic(), 0
+
+    def need(samples: int) -> int | None:
+        nonlocal kernels
+        graph.limit(samples)
+        peak = PeakMemory(device)
+        try:
+            kernels += compile_ahead(lambda: graph.rehearse(peak), device)
+        except torch.cuda.OutOfMemoryError:
+            return None
+        return peak.bytes
+
+    graph.limit(fitting_samples(graph.samples, free_bytes(device), need))
+    get_logger().info("%d kernels ready after %.1f s", kernels, time.monotonic() - start)
+
+
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB of a mean squared error of colours in [0, 1]."""
     return -10.0 * math.log10(max(mse, 1e-12))
@@ -161,7 +190,7 @@ def train_scene(scene: Scene, config: Config, out: Path, device: torch.device) -
         The content of `train.json`.
 
     Raises:
-        TrainingDiverged, CheckpointError, DataError.
+        TrainingDiverged, CheckpointError, DataError, OutOfMemory.
     """
     reset_peak_memory(device)
     trainer = Trainer(scene, config, out, device)
@@ -222,6 +251,7 @@ def _summary(trainer: Trainer, metrics_file: Path, resumed: bool) -> dict[str, A
     return {
         "scene": trainer.scene.name,
         "steps": trainer.step,
+        "samples_a_step": trainer.budget(),
         "seconds": trainer.seconds,
         "samples_per_second": trainer.seen_so_far().samples / max(trainer.seconds, 1e-9),
         "backends": trainer.backends,

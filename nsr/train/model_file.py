@@ -27,8 +27,8 @@ class TrainedModel:
 
     Attributes:
         model: the field at its last step. occupied: (G, G, G) bool occupancy. similarity: unit -> world.
-        march_steps, ray_chunk: how to render it. info: `step`,
-        `train_views`, `masked` (trained with masks), `settings`, `scene`, `device`.
+        march_steps, ray_chunk, march_backend: how to render it. info: `step`, `train_views`, `masked` (trained with masks),
+        `settings`, `scene`, `device`.
     """
 
     model: SurfaceModel
@@ -36,6 +36,7 @@ class TrainedModel:
     similarity: Similarity
     march_steps: int
     ray_chunk: int
+    march_backend: str
     info: dict[str, Any]
 
     @torch.no_grad()
@@ -97,5 +98,11 @@ def _trained(data: dict[str, Any], device: torch.device) -> TrainedModel:
     march = data["train_config"]["march"]
     info = {**data["info"], "settings": {"model": data["model_config"], "train": data["train_config"]}}
     return TrainedModel(
-        model, data["occupied"], Similarity.from_dict(data["similarity"]), march["steps"], march["ray_chunk"], info
+        model=model,
+        occupied=data["occupied"],
+        similarity=Similarity.from_dict(data["similarity"]),
+        march_steps=march["steps"],
+        ray_chunk=march["ray_chunk"],
+        march_backend=backend,
+        info=info,
     )

@@ -7,36 +7,14 @@ from nsr.fields.model import SurfaceModel
 from nsr.kernels.march import Samples
 from nsr.kernels.packed import Packed
 from nsr.kernels.points import points_in_ball
-from nsr.losses import eikonal, mask_entropy
+from nsr.losses import distortion, eikonal, mask_entropy, opaque_entropy
 from nsr.rendering.volume import render_samples
 from nsr.sampling.occupancy import OccupancyGrid
-from nsr.sampling.pixels import PixelStore
-from nsr.scene.images import load_view_images, load_view_masks
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
-from tests.unit.training_scene import quick_config, sphere_scene
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def tiny_config(kind):
-    config = quick_config(steps=4, backend="triton", samples=192, max_rays=24, start_rays=16, random_points=32, log_every=1)
-    config.train.watchdog.every, config.train.watchdog.after, config.train.checkpoint_every = 100, 300, 2
-    config.model.sdf.hidden = config.model.radiance.hidden = 32
-    config.model.encoding.levels, config.model.encoding.level_steps = 2, 0
-    config.train.march.backend, config.train.march.grid_resolution, config.train.march.steps = "triton", 8, 32
-    config.train.loss.eikonal_random = 0.02
-    background = config.model.background
-    background.kind, background.samples, background.levels, background.log2_table, background.hidden = kind, 4, 2, 8, 32
-    return config
-
-
-def stores(scene):
-    import numpy as np
-
-    views = scene.split("train")
-    K = np.stack([view.K for view in views])
-    return PixelStore(load_view_images(views), load_view_masks(views), K, scene.unit_w2c(views), crop_to_ball=True, device=DEVICE)
+from nsr.train.schedule import schedule_value
+from tests.unit.graph_settings import DEVICE, ancestors, pixel_store, tiny_config
+from tests.unit.training_scene import sphere_scene
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +22,41 @@ def scene(tmp_path_factory):
     return sphere_scene(tmp_path_factory.mktemp("graph") / "scene")
 
 
-@pytest.mark.parametrize("kind", ["random", "learned"])
-def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind):
-    config = tiny_config(kind)
+def closed_form_with_curvature(config):
+    config.train.loss.curvature, config.train.random_points = 0.01, 0
+    return config
+
+
+RECIPES = {
+    "plain": lambda config: config,
+    "finite differences": ancestors,
+    "finite differences, a network beyond the kernels": lambda config: ancestors(config, hidden=16),
+    "closed form and curvature": closed_form_with_curvature,
+}
+
+
+def schedule(config, name):
+    """A value of each column of the schedules' table."""
+    if name in ("rate", "difference"):
+        return 1.0  # not the loss's business
+    return 0.3 if name == "cosine" else schedule_value(getattr(config.train.loss, name), config.train.steps)
+
+
+@pytest.mark.parametrize(("kind", "recipe"), [("learned", "plain"), *(("random", recipe) for recipe in RECIPES)])
+def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
+    config = RECIPES[recipe](tiny_config(kind))
     plain = SurfaceModel(config.model, torch.Generator().manual_seed(1), "reference").to(DEVICE)
     fast = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton").to(DEVICE)
     for model in (plain, fast):  # a table that matters
         with torch.no_grad():
             model.sdf.table.mul_(300)
-    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), stores(scene), config.train, DEVICE)
+    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), pixel_store(scene), config.train, DEVICE)
     fast.sdf.active = graph.active.fill_(2)
     rays, samples = graph.draw()
-    weights = {
-        "cosine": torch.tensor(0.3, device=DEVICE),
-        "colour_weight": 1.0,
-        "mask": 0.1,
-        "eikonal": 0.1,
-        "eikonal_random": 0.02,
-    }
-    loss, facts = graph.loss({name: torch.as_tensor(value, device=DEVICE) for name, value in weights.items()}, rays, samples)
+    # What a table of schedules holds at a step, but for the weights of terms that begin at 0.
+    now = {name: schedule(config, name) for name in graph.names}
+    fast.sdf.difference = torch.full((1,), plain.sdf.difference_step(), device=DEVICE)
+    loss, facts = graph.loss({name: torch.as_tensor(value, device=DEVICE) for name, value in now.items()}, rays, samples)
     loss.backward()
 
     used = slice(graph.points, int(samples.total))
@@ -81,14 +75,20 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind):
     target = rays.colour if learned else rays.colour * rays.mask[:, None] + behind * (1 - rays.mask[:, None])
     valid = samples.kept & rays.valid
     points = points_in_ball(torch.empty(32, 3, device=DEVICE), seed=config.train.seed, step=graph.step)
-    expected = (
-        (out.colour - target).abs().mean(1)[valid].mean()
-        + 0.1 * mask_entropy(out.opacity, rays.mask)[valid].mean()
-        + 0.1 * eikonal(out.gradient).mean()
-        + 0.02 * eikonal(plain.sdf(points).gradient).mean()
-    )
+    terms = {
+        "colour_weight": (out.colour - target).abs().mean(1)[valid].mean(),
+        "mask": mask_entropy(out.opacity, rays.mask)[valid].mean(),
+        "opaque": opaque_entropy(out.opacity)[valid].mean(),
+        "eikonal": eikonal(out.gradient).mean(),
+        "eikonal_random": eikonal(plain.sdf(points).gradient).mean(),
+        "curvature": plain.sdf.finite_differences(out.position, out.sdf)[1].abs().mean(),
+        "distortion": distortion(out.weights, out.t, graph.length, out.packed)[samples.kept].mean(),
+    }
+    expected = sum(now[name] * terms[name] for name in graph.terms)
     expected.backward()
     assert int(facts["rays"]) == int(samples.kept.sum()) == 16
+    for name in graph.terms:
+        torch.testing.assert_close(facts[name.removesuffix("_weight")], terms[name].detach(), rtol=2e-3, atol=1e-5)
     torch.testing.assert_close(loss, expected, rtol=2e-3, atol=1e-5)
     found = dict(fast.named_parameters())
     for name, parameter in plain.named_parameters():
@@ -117,11 +117,22 @@ def test_a_resumed_run_continues_as_it_was(scene, tmp_path):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
 
 
-def test_settings_without_a_graph_are_named():
-    config = tiny_config("random")
-    assert obstacle(config.model, config.train, "triton", "triton") == ""
-    assert "reference" in obstacle(config.model, config.train, "reference", "triton")
-    config.train.loss.distortion = [[0, 0.0], [100, 0.01]]
-    assert obstacle(config.model, config.train, "triton", "triton") == "train.loss.distortion"
-    config.model.sdf.normals = "finite_difference"
-    assert "normals" in obstacle(config.model, config.train, "triton", "triton")
+def test_every_term_and_the_step_of_differences_follow_their_schedules(scene):
+    config = ancestors(tiny_config("random"))
+    config.model.sdf.difference_length = [[0, 0.04], [2, 0.02]]
+    model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton").to(DEVICE)
+    graph = GraphTrainer(model, OccupancyGrid(8, DEVICE), pixel_store(scene), config.train, DEVICE)
+    assert set(graph.terms) == {"colour_weight", "mask", "eikonal", "eikonal_random", "opaque", "curvature", "distortion"}
+    table = dict(zip(graph.names, graph.schedule.T.tolist(), strict=True))
+    assert table["difference"] == pytest.approx([0.04, 0.03, 0.02, 0.02])
+    assert table["distortion"] == pytest.approx([0.0, 0.2, 0.4, 0.4])
+    graph.step.fill_(1)
+    graph.advance(1)
+    assert float(model.sdf.difference_step()) == pytest.approx(0.03)
+    assert all(torch.isfinite(value).all() for value in (*graph.facts.values(), *model.parameters()))
+
+
+def test_back_ends_without_a_graph_are_named():
+    assert obstacle("triton", "triton") == ""
+    assert "reference" in obstacle("reference", "triton")
+    assert "nerfacc" in obstacle("triton", "nerfacc")

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from nsr.errors import BackendUnavailable
 from nsr.kernels.neus import RaySums, neus_composite
 from nsr.kernels.packed import Packed
-from nsr.losses import eikonal
+from nsr.losses import distortion, eikonal
 
 pytest.importorskip("triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -54,7 +54,7 @@ def run(parts, packed, backend, *, ratio=1.0, sharpness=150.0, dtype=torch.float
     assert isinstance(sums, RaySums)
     generator = torch.Generator().manual_seed(1)
     loss = 0.0
-    for name, value in zip(sums._fields[:5], sums, strict=False):
+    for name, value in zip(sums._fields[:6], sums, strict=False):
         pull = torch.randn(value.shape, generator=generator).to(DEVICE)
         loss = loss + ((value * pull).sum() if only in (None, name) else 0)
     gradients = torch.autograd.grad(loss, [parts[name] for name in DIFFERENTIABLE], allow_unused=True)
@@ -91,10 +91,10 @@ def test_sums_and_gradients_match_the_reference(ratio, feature_major):
         assert values[owned.to(DEVICE)].isfinite().all()
         assert (values[~owned.to(DEVICE)] == 0).all()
     empty = packed.counts == 0
-    assert all((values[empty] == 0).all() for values in fast[:5])
+    assert all((values[empty] == 0).all() for values in fast[:6])
 
 
-@pytest.mark.parametrize("only", RaySums._fields[:5])
+@pytest.mark.parametrize("only", RaySums._fields[:6])
 def test_each_sum_alone(only):
     compare(*scene(solid=0.01, seed=2), only=only, ratio=0.7)
 
@@ -125,6 +125,16 @@ def test_the_eikonal_sum_is_that_of_the_loss():
     torch.testing.assert_close(sums.eikonal[4], eikonal(parts["gradient"][own]).sum(), rtol=1e-5, atol=1e-6)
 
 
+def test_the_distortion_sum_is_that_of_the_loss():
+    parts, packed = scene(solid=0.01)
+    sums, _ = run(parts, packed, "triton")
+    own = slice(int(packed.starts[7]), int(packed.starts[7] + packed.counts[7]))
+    one = Packed.from_counts(packed.counts[7:8].long())
+    expected = distortion(sums.weights[own], parts["t"][own], STEP, one)
+    assert float(expected) > 1e-3
+    torch.testing.assert_close(sums.distortion[7:8], expected, rtol=1e-4, atol=1e-7)
+
+
 def test_reference_gradients_against_finite_differences():
     generator = torch.Generator().manual_seed(5)
     packed = Packed(torch.zeros(7, dtype=torch.int64), torch.tensor([1, 4, 4]), torch.tensor([3, 0, 2]))
@@ -136,8 +146,9 @@ def test_reference_gradients_against_finite_differences():
         ratio = torch.tensor([0.4]).double()
         t = torch.arange(7).double()
         return neus_composite(
-            sdf, gradient, colour, t, direction, packed, sharpness=sharpness, cosine_ratio=ratio, step=STEP, backend="reference"
-        )[:5]
+            sdf, gradient, colour, t, direction, packed, sharpness=sharpness, cosine_ratio=ratio, step=STEP,
+            backend="reference",
+        )[:6]  # fmt: skip
 
     assert torch.autograd.gradcheck(sums, inputs, atol=1e-6)
 
@@ -149,7 +160,7 @@ def test_no_rays_and_no_samples(backend):
         parts = {"sdf": torch.zeros(0), "gradient": torch.zeros(0, 3), "colour": torch.zeros(0, 3), "t": torch.zeros(0)}
         parts = {name: part.to(DEVICE) for name, part in parts.items()} | {"direction": torch.ones(rays, 3, device=DEVICE)}
         sums, gradients = run(parts, Packed(none[:0], none, none), backend)
-        assert [tuple(part.shape) for part in sums] == [(rays, 3), (rays, 3), (rays,), (rays,), (rays,), (0,)]
+        assert [tuple(part.shape) for part in sums] == [(rays, 3), (rays, 3), (rays,), (rays,), (rays,), (rays,), (0,)]
         assert all((part == 0).all() for part in (*sums, *gradients.values()))
 
 

@@ -10,9 +10,11 @@ from nsr.config import BackgroundConfig, EncodingConfig, ModelConfig
 from nsr.errors import DeviceUnavailable
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.neus.alpha import annealed_cosine, cell_visibility, neus_alpha
+from nsr.rendering import render
 from nsr.rendering.device import pick_device
 from nsr.rendering.render import render_view
 from nsr.rendering.volume import background_colour, draw_samples, render_samples, step_length
+from nsr.train import model_file
 
 
 def sphere_model(kind="black", sharpness=400.0):
@@ -27,6 +29,7 @@ def sphere_model(kind="black", sharpness=400.0):
 class Field:
     def __init__(self, model, steps=1024):
         self.model, self.march_steps, self.ray_chunk = model, steps, 1000
+        self.march_backend = "reference"
         self.occupied = torch.ones(8, 8, 8, dtype=torch.bool)
 
 
@@ -112,6 +115,29 @@ def test_rendered_sphere_has_the_right_depth_normal_and_outline(offset):
     assert np.min(bends) > 0.9
     assert view.opacity[0, 0] < 1e-6
     assert view.depth[0, 0] == 0
+
+
+def test_a_model_read_for_triton_renders_and_marches_with_it(trained, monkeypatch):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    K = np.array([[9.0, 0, 4], [0, 9, 4], [0, 0, 1]])
+    w2c = np.eye(4)
+    w2c[:3, 3] = [0.1, 0, 2.2]
+    views, seen = [], []
+    for backend in ("reference", "triton"):
+        monkeypatch.setattr(model_file, "resolve_backend", lambda name, device, backend=backend: backend)
+        field = model_file.load_model(trained / "run" / "model.pt", device)
+        note = lambda *rays, backend: seen.append(backend) or draw_samples(*rays, backend=backend)  # noqa: E731
+        monkeypatch.setattr(render, "draw_samples", note)
+        assert field.march_backend == field.model.sdf.backend == backend
+        views.append(render_view(field, K, w2c, 8, 8))
+    assert set(seen) == {"reference", "triton"}
+    assert views[0].opacity.max() > 0.5
+    for slow, fast in zip(*views, strict=True):
+        np.testing.assert_allclose(fast, slow, atol=5e-3)
+
+
+def test_on_a_cpu_a_read_model_marches_with_the_reference(trained):
+    assert model_file.load_model(trained / "run" / "model.pt", torch.device("cpu")).march_backend == "reference"
 
 
 def test_backgrounds():

@@ -21,6 +21,7 @@ class RaySums(NamedTuple):
         colour: (R, 3) sum of `w * colour`. normal: (R, 3) sum of `w * n`, `n` the unit normals.
         depth: (R,) sum of `w * t`, not divided by the opacity. opacity: (R,) sum of `w`, in [0, 1].
         eikonal: (R,) sum of `(|gradient| - 1)^2`, unweighted.
+        distortion: (R,) `sum_ij w_i w_j |t_i - t_j| + sum_i w_i^2 step / 3` (Barron et al. 2022, mip-NeRF 360, eq. 15).
         weights: (N,) `w`, 0 in rows of no ray; not differentiable.
     """
 
@@ -29,6 +30,7 @@ class RaySums(NamedTuple):
     depth: Tensor
     opacity: Tensor
     eikonal: Tensor
+    distortion: Tensor
     weights: Tensor
 
 

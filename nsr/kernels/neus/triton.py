@@ -40,18 +40,17 @@ def neus_composite(
     step: float,
 ) -> tuple[Tensor, ...]:
     """See `nsr.kernels.neus.neus_composite`; returns the fields of `RaySums`, float32."""
-    fixed = (t, direction, packed.starts, packed.counts, cosine_ratio)
-    sums: tuple[Tensor, ...] = _Composite.apply(sdf, gradient, colour, sharpness, step, *(part.contiguous() for part in fixed))
+    fixed = (part.contiguous() for part in (t, direction, packed.starts, packed.counts, cosine_ratio))
+    sums: tuple[Tensor, ...] = _Composite.apply(sdf, gradient, colour, sharpness, step, *fixed)
     return sums
 
 
 class _Composite(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, sdf: Tensor, gradient: Tensor, colour: Tensor, sharpness: Tensor, step: float, *fixed: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, sdf: Tensor, gradient: Tensor, colour: Tensor, sharpness: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        step, *fixed = rest
         rays, device = len(fixed[1]), sdf.device
-        sums = [torch.empty(shape, device=device) for shape in ((rays, 3), (rays, 3), rays, rays, rays)]
+        sums = [torch.empty(shape, device=device) for shape in ((rays, 3), (rays, 3), rays, rays, rays, rays)]
         weights = torch.zeros(len(sdf), device=device)
         inputs = sdf.contiguous(), gradient, colour, sharpness
         if rays:
@@ -59,7 +58,7 @@ class _Composite(torch.autograd.Function):
                 *inputs, *fixed, *_numbers(gradient, colour, rays, step), *sums, weights,
                 RAYS=_RAYS, LANES=_LANES, num_warps=_WARPS,
             )  # fmt: skip
-        ctx.save_for_backward(*inputs, *fixed, *sums[:4])
+        ctx.save_for_backward(*inputs, *fixed, *sums[:4], sums[5])
         ctx.step = step
         ctx.mark_non_differentiable(weights)
         return *sums, weights
@@ -76,7 +75,7 @@ class _Composite(torch.autograd.Function):
         if rays:
             _backward[(triton.cdiv(rays, _RAYS),)](
                 *inputs, *fixed, *_numbers(gradient, colour, rays, ctx.step), *sums,
-                *(part.contiguous() for part in pulled[:5]), to_rows, to_sharpness, len(sdf),
+                *(part.contiguous() for part in pulled[:6]), to_rows, to_sharpness, len(sdf),
                 RAYS=_RAYS, LANES=_LANES, num_warps=_WARPS,
             )  # fmt: skip
         to_sdf, to_gradient, to_colour = to_rows[0], to_rows[1:4].T, to_rows[4:].T
@@ -175,7 +174,7 @@ def _segment(sdf, cosine, ratio, sharpness, step):
 def _forward(
     sdf_ptr, gradient_ptr, colour_ptr, sharpness_ptr, t_ptr, direction_ptr, starts_ptr, counts_ptr, ratio_ptr,
     gradient_row, gradient_axis, colour_row, colour_axis, rays, step,
-    to_colour_ptr, to_normal_ptr, depth_ptr, opacity_ptr, eikonal_ptr, weights_ptr,
+    to_colour_ptr, to_normal_ptr, depth_ptr, opacity_ptr, eikonal_ptr, distortion_ptr, weights_ptr,
     RAYS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
@@ -186,7 +185,10 @@ def _forward(
     none = tl.zeros((RAYS, LANES), dtype=tl.float32)
     red, green, blue, depth, opacity, eikonal = none, none, none, none, none, none
     sum_x, sum_y, sum_z = none, none, none
+    first = tl.load(t_ptr + start, mask=count > 0, other=0.0).to(tl.float32)
+    distortion = none
     carry = tl.zeros((RAYS, 1), dtype=tl.float32)
+    mass, moment = carry, carry
     most, base = tl.max(count), 0
     while base < most:
         row = start + base + lane
@@ -209,6 +211,8 @@ def _forward(
         sum_z += weight * nz
         depth += weight * t
         opacity += weight
+        near, mass, moment = _nearer(weight, t - first, mass, moment)
+        distortion += weight * (2.0 * near + weight * (step / 3.0))
         off = _softened_length(gx, gy, gz) - 1.0
         eikonal += tl.where(ok, off * off, 0.0)
         carry += tl.sum(passed, axis=1)[:, None]
@@ -218,6 +222,18 @@ def _forward(
     tl.store(depth_ptr + ray, tl.sum(depth, axis=1), mask=here)
     tl.store(opacity_ptr + ray, tl.sum(opacity, axis=1), mask=here)
     tl.store(eikonal_ptr + ray, tl.sum(eikonal, axis=1), mask=here)
+    tl.store(distortion_ptr + ray, tl.sum(distortion, axis=1), mask=here)
+
+
+@triton.jit
+def _nearer(weight, t, mass, moment):
+    """Sum of `w_j (t - t_j)` over a ray's earlier samples j, and the sums of `w` and `w t` up to this block's end.
+
+    `mass` and `moment` are these sums before the block, `t` may be counted from anywhere.
+    """
+    part = weight * t
+    before = t * (mass + tl.cumsum(weight, axis=1) - weight) - (moment + tl.cumsum(part, axis=1) - part)
+    return before, mass + tl.sum(weight, axis=1)[:, None], moment + tl.sum(part, axis=1)[:, None]
 
 
 @triton.jit
@@ -234,8 +250,8 @@ def _load_sums(colour_ptr, normal_ptr, depth_ptr, opacity_ptr, ray, ok):
 def _backward(
     sdf_ptr, gradient_ptr, colour_ptr, sharpness_ptr, t_ptr, direction_ptr, starts_ptr, counts_ptr, ratio_ptr,
     gradient_row, gradient_axis, colour_row, colour_axis, rays, step,
-    colour_sum_ptr, normal_sum_ptr, depth_ptr, opacity_ptr,
-    pull_colour_ptr, pull_normal_ptr, pull_depth_ptr, pull_opacity_ptr, pull_eikonal_ptr,
+    colour_sum_ptr, normal_sum_ptr, depth_ptr, opacity_ptr, distortion_ptr,
+    pull_colour_ptr, pull_normal_ptr, pull_depth_ptr, pull_opacity_ptr, pull_eikonal_ptr, pull_distortion_ptr,
     to_rows_ptr, to_sharpness_ptr, rows,
     RAYS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -250,9 +266,14 @@ def _backward(
     )
     pull_eikonal = 2.0 * tl.load(pull_eikonal_ptr + ray, mask=here, other=0.0).to(tl.float32)[:, None]
     later = pr * sr + pg * sg + pb * sb + px * sx + py * sy + pz * sz + pull_depth * depth + pull_opacity * opacity
+    first = tl.load(t_ptr + start, mask=count > 0, other=0.0).to(tl.float32)
+    # Of second degree in the weights: their products with its derivatives add up to twice the sum itself.
+    pull_distortion = 2.0 * tl.load(pull_distortion_ptr + ray, mask=here, other=0.0).to(tl.float32)[:, None]
+    later += pull_distortion * tl.load(distortion_ptr + ray, mask=here, other=0.0)[:, None]
     lane = tl.arange(0, LANES)[None, :]
     to_sharpness = tl.zeros((RAYS, LANES), dtype=tl.float32)
     carry = tl.zeros((RAYS, 1), dtype=tl.float32)
+    mass, moment = carry, carry
     most, base = tl.max(count), 0
     while base < most:
         row = start + base + lane
@@ -269,6 +290,9 @@ def _backward(
         logs = carry + (tl.cumsum(passed, axis=1) - passed)
         weight = tl.where(live, alpha * tl.exp(logs), 0.0)
         value = pr * r + pg * g + pb * b + px * nx + py * ny + pz * nz + pull_depth * t + pull_opacity
+        near, mass, moment = _nearer(weight, t - first, mass, moment)
+        # Of the sum over all samples j of `w_j |t - t_j|`, the farther ones' part follows from the whole ray's sums.
+        value += pull_distortion * (2.0 * near + (depth - t * opacity) + weight * (step / 3.0))
         share = value * weight
         to_passed = tl.where(live, later - tl.cumsum(share, axis=1) - value * tl.exp(logs + passed), 0.0)
         tl.store(to_rows_ptr + row, to_passed * sharpness * change, mask=live)

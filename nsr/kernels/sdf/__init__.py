@@ -33,12 +33,18 @@ def sdf_value(
     *,
     active: int | Tensor | None = None,
     storage: TableStorage | None = None,
+    count: Tensor | None = None,
+    features: bool = True,
     backend: str = "reference",
 ) -> tuple[Tensor, Tensor]:
-    """SDF (S,) and geometry features (S, G) at unit-frame positions x (S, 3) in [-1, 1]; see `sdf_with_gradient`."""
+    """SDF (S,) and geometry features (S, G) at unit-frame positions x (S, 3) in [-1, 1]; see `sdf_with_gradient`.
+
+    `features`: whether these are wanted; if not they may have no columns.
+    """
     run = choose("sdf_value", {"reference": _reference_value, "triton": _triton_value, "tcnn": _tcnn_value}, backend)
-    sdf, features = run(x, table, spec, net, spec.levels if active is None else active, storage)
-    return sdf, features
+    active = spec.levels if active is None else active
+    sdf, columns = run(x, table, spec, net, active, storage, count=count, features=features)
+    return sdf, columns
 
 
 def sdf_with_gradient(
@@ -75,7 +81,7 @@ def sdf_with_gradient(
     return SdfOutput(*run(x, table, spec, net, spec.levels if active is None else active, storage, count=count))
 
 
-def _reference_value(*args: Any) -> tuple[Tensor, Tensor]:
+def _reference_value(*args: Any, **_: Any) -> tuple[Tensor, Tensor]:
     return reference.value(*args[:5])
 
 
@@ -83,11 +89,15 @@ def _reference_gradient(*args: Any, **_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return reference.value_and_gradient(*args[:5])
 
 
-def _triton_value(*args: Any) -> tuple[Tensor, Tensor]:
+def _triton_value(*args: Any, count: Tensor | None, features: bool) -> tuple[Tensor, Tensor]:
     require_triton(args[0].device)
     from nsr.kernels.sdf import triton
 
-    return triton.value(*args)
+    x, table, spec, net, active, storage = args
+    if not triton.fused(spec, net):
+        return triton.value(*args)
+    options: dict[str, Any] = {"active": active, "storage": storage, "count": count, "features": features, "gradient": False}
+    return triton.evaluate(x, table, spec, net, **options)[:2]
 
 
 def _triton_gradient(*args: Any, count: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +107,7 @@ def _triton_gradient(*args: Any, count: Tensor | None) -> tuple[Tensor, Tensor, 
     return triton.value_and_gradient(*args, count=count)
 
 
-def _tcnn_value(*args: Any) -> tuple[Tensor, Tensor]:
+def _tcnn_value(*args: Any, **_: Any) -> tuple[Tensor, Tensor]:
     from nsr.kernels.sdf import tcnn
 
     return tcnn.value(*args[:5])

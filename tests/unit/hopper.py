@@ -1,0 +1,99 @@
+"""Run as a program: what is compiled before the first step, for a Hopper GPU that is not there; prints it as JSON.
+
+A stand-in for the driver names the GPU; Triton compiles for it, and nothing can be launched.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from nsr.fields.model import SurfaceModel
+from nsr.kernels import gpu
+from nsr.kernels.ahead import compile_ahead
+from nsr.sampling.occupancy import OccupancyGrid
+from nsr.train.graph import GraphTrainer
+from tests.unit.graph_settings import ancestors, pixel_store, tiny_config
+
+CPU = torch.device("cpu")
+
+
+class Driver:
+    """As much of a driver as compilation asks for."""
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+def stand_in():
+    from triton.runtime import driver
+
+    driver.set_active(Driver())
+    gpu._obstacle = lambda kind, index: ""
+
+
+def full_of_garbage(*size, **options):
+    """Memory as a kernel that is not launched leaves it, at its worst for indices and sums."""
+    out = torch.zeros(*size, **options)
+    return out.fill_(float("nan") if out.is_floating_point() else torch.iinfo(out.dtype).max if out.dtype != torch.bool else True)
+
+
+def rehearsed(scene, kind):
+    """Names of the kernels a rehearsal asks for, without compiling them, and whether it left everything as it was."""
+    from triton.runtime.jit import JITFunction
+
+    config = ancestors(tiny_config("random")) if kind == "ancestors" else tiny_config(kind)
+    pixels = pixel_store(scene, CPU)
+    model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton")
+    names, graphs, preload, empty = set(), [], JITFunction.preload, torch.empty
+
+    def everything():
+        graph = graphs[0]
+        saved = graph.state()
+        grids, live = list(graph.occupancy.state().values()), [saved["live"], saved["seen"], graph.step, graph.active]
+        return [t.detach().clone() for t in [*model.parameters(), *live, *sum(saved["tables"], []), *grids]]
+
+    JITFunction.preload = lambda kernel, data: names.add(f"{kernel.fn.__module__}.{kernel.fn.__name__}")
+    try:
+        compile_ahead(lambda: graphs.append(GraphTrainer(model, OccupancyGrid(8, CPU), pixels, config.train, CPU)), CPU)
+        before = everything()
+        torch.empty = full_of_garbage
+        compile_ahead(graphs[0].rehearse, CPU)
+    finally:
+        JITFunction.preload, torch.empty = preload, empty
+    same = all(torch.equal(one, other) for one, other in zip(everything(), before, strict=True))
+    return {"kernels": sorted(names), "same": same and not graphs[0].optimizer.state and not graphs[0].facts}
+
+
+def compiled():
+    """Two kernels compiled, then asked for again."""
+    from nsr.kernels.points import points_in_ball, points_in_cells
+    from nsr.kernels.points.triton import _in_ball
+
+    step, out = torch.zeros(1, dtype=torch.int32), torch.ones(64, 3)
+
+    def use():
+        points_in_ball(out, seed=1, step=step, backend="triton")
+        points_in_ball(out, seed=2, step=step, backend="triton")
+        points_in_cells(torch.arange(8), 2, seed=1, step=step, backend="triton")
+
+    counts = [compile_ahead(use, CPU) for _ in range(2)]
+    (kernel,) = _in_ball.device_caches[0][0].values()
+    return {"counts": counts, "untouched": bool((out == 1).all()), "binary": len(kernel.asm["cubin"])}
+
+
+if __name__ == "__main__":
+    stand_in()
+    from nsr.scene.scene import load_scene
+
+    read = load_scene(Path(sys.argv[1]))
+    json.dump({**{kind: rehearsed(read, kind) for kind in sys.argv[2:]}, "compiled": compiled()}, sys.stdout)

@@ -1,0 +1,71 @@
+"""Kernels compiled before the first step: all that the step launches, side by side, and nothing else happens."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from nsr.kernels.ahead import compile_ahead
+from nsr.kernels.gpu import interpreted
+from nsr.train.loop import Trainer
+from tests.source_tree import ROOT
+from tests.unit.graph_settings import DEVICE, tiny_config
+from tests.unit.training_scene import sphere_scene
+
+KINDS = ("learned", "ancestors")
+pytestmark = pytest.mark.skipif(not interpreted(), reason="compares with what the interpreter launches")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return sphere_scene(tmp_path_factory.mktemp("ahead") / "scene")
+
+
+@pytest.fixture(scope="module")
+def hopper(scene, tmp_path_factory):
+    """What `tests/unit/hopper.py` found, with an empty cache of kernels."""
+    cache = tmp_path_factory.mktemp("kernels")
+    surroundings = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.unit.hopper", scene.root, *KINDS]
+    done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_a_rehearsal_asks_for_every_kernel_of_a_run(scene, hopper, tmp_path, monkeypatch):
+    from triton.runtime.interpreter import InterpretedFunction
+
+    launched, run = set(), InterpretedFunction.run
+
+    def note(kernel, *args, **options):
+        launched.add(f"{kernel.fn.__module__}.{kernel.fn.__name__}")
+        return run(kernel, *args, **options)
+
+    monkeypatch.setattr(InterpretedFunction, "run", note)
+    Trainer(scene, tiny_config("learned"), tmp_path, DEVICE).advance()
+    assert len(launched) > 10
+    assert set(hopper["learned"]["kernels"]) == launched
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rehearsal_changes_nothing(hopper, kind):
+    assert hopper[kind]["same"]
+
+
+def test_kernels_are_compiled_once_and_not_launched(hopper):
+    found = hopper["compiled"]
+    assert found["counts"] == [2, 0]
+    assert found["untouched"] and found["binary"] > 1000
+
+
+def test_nothing_to_compile_under_the_interpreter():
+    def rehearsal():
+        raise AssertionError("not needed")
+
+    threads = threading.active_count()
+    assert compile_ahead(rehearsal, torch.device("cpu")) == 0
+    assert threading.active_count() == threads
