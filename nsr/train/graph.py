@@ -284,16 +284,18 @@ class GraphTrainer:
     def _behind(self, rays: DrawnRays, wanted: Tensor) -> Tensor:
         """Colours (R, 3) of the learned background on the rays that want it, 0 on others, which cost nothing."""
         assert self.model.background is not None
-        # Wanted rays to the front; place R takes all others.
+        # Wanted rays to the front; place R takes all others. The bounds matter in a rehearsal, where `wanted` is garbage.
+        number = len(wanted)
         place = torch.cumsum(wanted, 0)
-        order = torch.zeros(len(wanted) + 1, dtype=torch.long, device=wanted.device)
-        order.scatter_(0, torch.where(wanted, place - 1, len(wanted)), torch.arange(len(wanted), device=wanted.device))
+        mine = (place - 1).clamp(0, number - 1)
+        order = torch.zeros(number + 1, dtype=torch.long, device=wanted.device)
+        order.scatter_(0, torch.where(wanted, mine, number), torch.arange(number, device=wanted.device))
         first = order[:-1]
         packed = self.model.background(
             rays.origin.index_select(0, first), rays.direction.index_select(0, first), rays.noise[:, 0].index_select(0, first),
             place[-1:].int(),
         )  # fmt: skip
-        return torch.where(wanted[:, None], packed.index_select(0, (place - 1).clamp(min=0)), 0.0)
+        return torch.where(wanted[:, None], packed.index_select(0, mine), 0.0)
 
     def _ray_terms(self, rendered: Tensor, target: Tensor, rays: DrawnRays, sums: RaySums, valid: Tensor) -> dict[str, Tensor]:
         terms = {"colour_weight": _masked_mean(COLOUR_TERMS[self.config.loss.colour](rendered, target), valid)}

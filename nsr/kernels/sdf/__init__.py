@@ -89,15 +89,11 @@ def _reference_gradient(*args: Any, **_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return reference.value_and_gradient(*args[:5])
 
 
-def _triton_value(*args: Any, count: Tensor | None, features: bool) -> tuple[Tensor, Tensor]:
+def _triton_value(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
     require_triton(args[0].device)
     from nsr.kernels.sdf import triton
 
-    x, table, spec, net, active, storage = args
-    if not triton.fused(spec, net):
-        return triton.value(*args)
-    options: dict[str, Any] = {"active": active, "storage": storage, "count": count, "features": features, "gradient": False}
-    return triton.evaluate(x, table, spec, net, **options)[:2]
+    return triton.value(*args, **options)
 
 
 def _triton_gradient(*args: Any, count: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

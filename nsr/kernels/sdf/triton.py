@@ -76,15 +76,23 @@ def fused(spec: HashGridSpec, net: SdfWeights, rows: int) -> bool:
 
 
 def value(
-    x: Tensor, table: Tensor, spec: HashGridSpec, net: SdfWeights, active: int | Tensor, storage: TableStorage | None = None
+    x: Tensor,
+    table: Tensor,
+    spec: HashGridSpec,
+    net: SdfWeights,
+    active: int | Tensor,
+    storage: TableStorage | None = None,
+    *,
+    count: Tensor | None = None,
+    features: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """See `nsr.kernels.sdf.sdf_value`."""
-    if not fused(spec, net, len(x)):
-        encoded = encode((x + 1) / 2, table, spec, active, storage)
-        out = linear(softplus(linear(torch.cat([x, encoded], dim=1), net.W1, net.b1), net.beta), net.W2, net.b2)
-        return out[:, 0], out[:, 1:]
-    sdf, features, _ = evaluate(x, table, spec, net, active=active, storage=storage, gradient=False)
-    return sdf, features
+    """See `nsr.kernels.sdf.sdf_value`; networks beyond the kernels' sizes are evaluated at all positions."""
+    if fused(spec, net, len(x)):
+        wanted = {"features": features, "gradient": False}
+        return evaluate(x, table, spec, net, active=active, storage=storage, count=count, **wanted)[:2]
+    encoded = encode((x + 1) / 2, table, spec, active, storage)
+    out = linear(softplus(linear(torch.cat([x, encoded], dim=1), net.W1, net.b1), net.beta), net.W2, net.b2)
+    return out[:, 0], out[:, 1:]
 
 
 def value_and_gradient(
