@@ -120,7 +120,7 @@ def test_taps_lie_at_the_given_length():
 def test_networks_without_biases():
     generator = torch.Generator().manual_seed(0)
     network = ReluNetwork([5, 8, 3], generator, bias=False)
-    assert network.bias_terms() == [None, None]
+    assert network.parts()[1] == [None, None]
     assert [name for name, _ in network.named_parameters()] == ["weights.0", "weights.1"]
     x = torch.randn(7, 5)
     torch.testing.assert_close(network(2 * x), 2 * network(x), msg="without biases a ReLU network is homogeneous")
