@@ -165,7 +165,9 @@ def _add_views(section: SceneSection, scene: Scene) -> None:
         if view.image.is_file():
             row += section.runs[0].attempt(f"photo {view.name}", list[Picture](), pictures.photo, view, pictures.COMPARED_WIDTH)
         for page in (page for page in section.runs if view in rendered[page.anchor]):
-            found = page.attempt(f"view {view.name}", list[Picture](), pictures.comparison, page.run.folder / "render", view, scene.unit)
+            found = page.attempt(
+                f"view {view.name}", list[Picture](), pictures.comparison, page.run.folder / "render", view, scene.unit
+            )
             row += [picture.named(f"{page.run.method}: {picture.caption}") if several else picture for picture in found]
         if row:
             section.views.append(Gallery(_view_title(section.runs, view), row, view.name))
