@@ -74,11 +74,11 @@ class Textured:
     image: Any
 
 
-def read_textured(path: Path, to_world: Similarity, file_to_world: Array | None = None) -> Textured:
+def read_textured(path: Path, to_file: Similarity) -> Textured:
     """The textured mesh of a GLB in the unit frame.
 
     Args:
-        path: `textured.glb`. to_world: unit frame -> world. file_to_world: (4, 4) frame of the file -> world, None: the same.
+        path: `textured.glb`. to_file: unit frame -> frame of the file.
 
     Raises:
         DataError: not readable, or without a texture.
@@ -93,10 +93,8 @@ def read_textured(path: Path, to_world: Similarity, file_to_world: Array | None 
             raise ValueError("no texture")
     except Exception as error:  # trimesh's parsers fail in many ways on a damaged file
         raise DataError(f"{path.name}: no readable textured mesh ({type(error).__name__}: {error})"[:200]) from error
-    if file_to_world is not None:
-        vertices = vertices @ file_to_world[:3, :3].T + file_to_world[:3, 3]
     faces = np.array(loaded.faces, np.int64)
-    return Textured(to_world.inverse().apply(vertices), faces, uv, image.convert("RGB"))
+    return Textured(to_file.inverse().apply(vertices), faces, uv, image.convert("RGB"))
 
 
 def surface_preview(mesh: Mesh, evaluated: tuple[Array, Array] | None, faces: int) -> Preview:

@@ -46,7 +46,7 @@ _SHORT_VIEWS = (
 )
 VIEW_METRICS = ("psnr", "ssim", "lpips")
 _OPTIONAL = ("lpips", "total_seconds", "peak_memory_mb", "cost")  # shown where at least one row has them
-GPU_STAGES = ("train", "mesh", "tsdf", "render", "texture")
+GPU_STAGES = ("train", "mesh", "tsdf", "render")
 MORE_IS_BETTER = ("psnr", "ssim", "precision", "recall", "f_", "fscore", "f_score", "samples_per_second")
 LESS_IS_BETTER = ("chamfer", "accuracy", "completeness", "missed", "surplus", "lpips", "seconds", "peak_memory", "cost", "error")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nsr.conventions import OPENGL_TO_OPENCV, camera_centres
+from nsr.conventions import OPENGL_TO_OPENCV, Similarity, camera_centres
 from nsr.errors import DataError
 from nsr.report import figures
 from nsr.report.preview import Budget, Preview, read_textured, surface_preview, textured_preview
@@ -76,10 +76,11 @@ def _previews(page: RunPage, scene: Scene, budget: Budget) -> Iterator[tuple[str
 
 def _textured(page: RunPage, scene: Scene, budget: Budget) -> Preview:
     assert page.run.textured is not None
-    frame = page.run.texture.get("frame", "world")
-    if frame != "world":
-        raise DataError(f"{page.run.textured.name} is in the frame '{frame}'; the viewer shows the world frame only")
-    mesh = read_textured(page.run.textured, scene.similarity)
+    stated = page.run.texture.get("world_to_file")
+    if stated is None and page.run.texture.get("frame", "world") != "world":
+        raise DataError(f"{page.run.textured.name}: its facts do not say how its frame lies in the world (world_to_file)")
+    to_file = Similarity.from_dict(stated).compose(scene.similarity) if stated else scene.similarity
+    mesh = read_textured(page.run.textured, to_file)
     return textured_preview(mesh, page.samples.get("mesh"), budget.faces, budget.texture)
 
 

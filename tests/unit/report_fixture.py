@@ -155,10 +155,14 @@ def textured_sphere(subdivisions: int = 3) -> trimesh.Trimesh:
     return made
 
 
-def make_textured(folder: Path) -> None:
-    """Write `textured.glb` and its facts into a method's folder."""
-    textured_sphere().export(folder / "textured.glb", include_normals=False)
-    write(folder / "textured.json", {"frame": "world", "triangles": 1280, "notes": ["colours of eight photographs"]})
+def make_textured(folder: Path, to_file: Similarity | None = None) -> None:
+    """Write `texture/` with the GLB and its facts into a method's folder, in the world frame or in the one that `to_file` maps it to."""
+    sphere, place = textured_sphere(), to_file or Similarity.identity()
+    sphere.vertices = place.apply(sphere.vertices)
+    (folder / "texture").mkdir()
+    sphere.export(folder / "texture" / "textured.glb", include_normals=False)
+    facts = {"frame": "gltf" if to_file else "world", "world_to_file": place.to_dict(), "triangles": len(sphere.faces)}
+    write(folder / "texture" / "texture.json", {**facts, "notes": ["colours of eight photographs"]})
 
 
 def write(path: Path, data: object) -> None:

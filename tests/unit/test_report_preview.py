@@ -79,7 +79,7 @@ def test_preview_of_a_surface_is_a_glb_with_colours_normals_and_errors():
     errors = found.vertex_attributes["_ERROR"].reshape(-1)
     above = found.vertices[:, 2] > 0.05
     assert np.abs(errors[above] - found.vertices[above, 2]).max() < 0.04
-    assert (errors[found.vertices[:, 2] < -0.05] == NOT_JUDGED).all()
+    assert (errors[found.vertices[:, 2] < -0.1] == NOT_JUDGED).all()
     assert surface_preview(Mesh(mesh.vertices, mesh.faces), None, 2000).look == "shape"
 
 
@@ -173,10 +173,22 @@ def test_viewer_gets_the_textured_mesh_and_the_scenes_cameras(tmp_path, quick):
 def test_a_textured_mesh_in_another_frame_is_a_warning_and_the_plain_one_is_shown(tmp_path, quick):
     folder = make_run(tmp_path / "results")
     make_textured(folder)
-    write(folder / "textured.json", {"frame": "gltf"})
+    write(folder / "texture" / "texture.json", {"frame": "gltf"})
     page = render_page(collect(tmp_path / "results", write_runs(tmp_path / "runs.json", ("demo", "ball", "neus"))))
     assert [s["id"] for s in viewer_facts(page)["surfaces"]] == ["run-1-mesh", "run-1-tsdf"]
-    assert "frame &#39;gltf&#39;" in page
+    assert "world_to_file" in page
+
+
+def test_a_textured_mesh_of_another_frame_comes_back_to_the_unit_frame(tmp_path):
+    folder = make_run(tmp_path / "results")
+    turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # z up to y up
+    make_textured(folder, Similarity(0.001, turn, np.array([1.0, 2.0, 3.0])))
+    [run] = collect(tmp_path / "results", write_runs(tmp_path / "runs.json", ("demo", "ball", "neus")))
+    to_file = Similarity.from_dict(run.texture["world_to_file"]).compose(run.prepared.similarity)
+    found = read_textured(run.textured, to_file)
+    assert np.abs(np.linalg.norm(found.vertices, axis=1) - RADIUS).max() < 1e-3
+    red = found.uv[:, 0] < 0.5
+    assert (found.vertices[red, 2] > -0.1).all() and (found.vertices[~red, 2] < 0.1).all()
 
 
 def test_methods_of_a_scene_share_one_section(tmp_path, quick):
