@@ -34,6 +34,8 @@
     return new Response(stream).arrayBuffer();
   };
 
+  const positionOf = (pose) => new THREE.Vector3().setFromMatrixPosition(new THREE.Matrix4().fromArray(pose));
+
   const colourArray = (stops) => stops.map((hex) => new THREE.Color(hex)); // linear, as the GPU wants them
 
   // Colours of a judged surface: pale to dark along the scale, grey where nothing was judged.
@@ -116,7 +118,7 @@
       const points = { true: [], false: [] };
       for (const { pose, fov, aspect, heldOut } of this.facts.cameras) {
         const matrix = new THREE.Matrix4().fromArray(pose);
-        const depth = 0.16;
+        const depth = 0.09 * positionOf(pose).length();
         const y = depth * Math.tan((fov * Math.PI) / 360);
         const x = y * aspect;
         const tip = new THREE.Vector3(0, 0, 0).applyMatrix4(matrix);
@@ -133,17 +135,24 @@
       return group;
     }
 
-    // Towards the object from the middle camera's side: near enough to fill the picture, or far enough to see all cameras.
-    placeCamera() {
-      const { cameras } = this.facts;
-      const side = new THREE.Vector3().setFromMatrixPosition(new THREE.Matrix4().fromArray(cameras[Math.floor(cameras.length / 2)].pose));
+    // A sphere around what is to be seen: the surface, or all cameras and the surface.
+    subject() {
       const centre = this.centre || new THREE.Vector3();
       const radius = this.radius || 1;
-      const reach = (pose) => new THREE.Vector3().setFromMatrixPosition(new THREE.Matrix4().fromArray(pose)).distanceTo(centre);
-      const seen = this.showCameras.checked ? Math.max(radius, ...cameras.map(({ pose }) => reach(pose))) : radius;
-      const distance = (1.02 * seen) / Math.sin((FIELD_OF_VIEW * Math.PI) / 360);
-      const direction = side.sub(centre);
+      if (!this.showCameras.checked) return { centre, radius };
+      const points = [centre, ...this.facts.cameras.map(({ pose }) => positionOf(pose))];
+      const middle = points.reduce((low, point) => low.min(point), points[0].clone());
+      middle.add(points.reduce((high, point) => high.max(point), points[0].clone())).multiplyScalar(0.5);
+      return { centre: middle, radius: Math.max(radius, ...points.map((point) => point.distanceTo(middle))) };
+    }
+
+    // Towards the subject from the middle camera's side, as near as it fits into the picture.
+    placeCamera() {
+      const { cameras } = this.facts;
+      const { centre, radius } = this.subject();
+      const direction = positionOf(cameras[Math.floor(cameras.length / 2)].pose).sub(this.centre || new THREE.Vector3());
       if (direction.lengthSq() < 1e-9) direction.set(1, 1, 1);
+      const distance = (1.02 * radius) / Math.sin((FIELD_OF_VIEW * Math.PI) / 360);
       this.camera.position.copy(centre).addScaledVector(direction.normalize(), distance);
       this.camera.fov = FIELD_OF_VIEW;
       this.camera.lookAt(centre);
