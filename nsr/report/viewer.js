@@ -269,7 +269,9 @@
         normals: () => new THREE.MeshNormalMaterial(),
         error: () => plain({ vertexColors: true }),
       }[look]();
-      const back = plain({ color: srgb(this.facts.back), side: THREE.BackSide });
+      // Seams of a decimated texture do not close to the last hair: inner sides like outer ones there, so that none shows.
+      const back = found.map ? front.clone() : plain({ color: srgb(this.facts.back) });
+      back.side = THREE.BackSide;
       this.surface.children.forEach((mesh) => mesh.material.dispose());
       this.surface.clear();
       this.surface.add(new THREE.Mesh(geometry, front), new THREE.Mesh(geometry, back));
