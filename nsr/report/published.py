@@ -104,10 +104,10 @@ def matrices(rows: Sequence[Row], folder: Path | None = None) -> list[Matrix]:
 
 
 def _matrix(dataset: str, rows: Sequence[Row], published: Sequence[Entry]) -> Matrix:
-    """Ours first. Beside published numbers stands only what was measured by the data set's own protocol."""
+    """Ours first. Beside published numbers stands only what was measured by the data set's own protocol. Failed runs are out."""
     official = [row for row in rows if str(row.get("protocol", "")).lower().startswith(dataset.lower())]
-    ours = official if published else [row for row in rows if "chamfer" in row]
-    left_out = sorted({str(row["protocol"]) for row in rows if "chamfer" in row and row not in ours and "protocol" in row})
+    ours = [row for row in (official if published else rows) if "chamfer" in row and row["status"] != "failed"]
+    left_out = sorted({str(row["protocol"]) for row in rows if "chamfer" in row and row not in official and "protocol" in row})
     scenes = tuple(dict.fromkeys(str(row["scene"]) for row in rows))
     columns = []
     for method, surface in dict.fromkeys((str(row["method"]), str(row["surface"])) for row in ours):

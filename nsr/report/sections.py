@@ -168,21 +168,22 @@ def _add_views(section: SceneSection, scene: Scene) -> None:
             found = page.attempt(
                 f"view {view.name}", list[Picture](), pictures.comparison, page.run.folder / "render", view, scene.unit
             )
-            row += [picture.named(f"{page.run.method}: {picture.caption}") if several else picture for picture in found]
+            words = _view_metrics(page.run, view)
+            if several:
+                found = [picture.named(f"{page.run.method}: {picture.caption}") for picture in found]
+                found[:1] = [picture.named(", ".join([picture.caption, *words])) for picture in found[:1]]
+            row += found
         if row:
-            section.views.append(Gallery(_view_title(section.runs, view), row, view.name))
+            trained = any(view.name in page.run.train.get("train_views", []) for page in section.runs)
+            title = f"View {view.name} ({'trained on' if trained else 'held out'})"
+            words = [] if several else _view_metrics(section.runs[0].run, view)
+            section.views.append(Gallery(", ".join([title, *words]), row, view.name))
 
 
-def _view_title(pages: Sequence[RunPage], view: View) -> str:
+def _view_metrics(run: Run, view: View) -> list[str]:
     shown = (("psnr", "PSNR {:.2f} dB"), ("psnr_masked", "masked {:.2f} dB"), ("ssim", "SSIM {:.4f}"))
-    parts = []
-    for page in pages:
-        values = page.run.views.get("per_view", {}).get(view.name, {})
-        words = [text.format(values[key]) for key, text in shown if isinstance(values.get(key), (int, float))]
-        prefix = f"{page.run.method}: " if len(pages) > 1 else ""
-        parts += [prefix + ", ".join(words)] if words else []
-    trained = any(view.name in page.run.train.get("train_views", []) for page in pages)
-    return "; ".join([f"View {view.name} ({'trained on' if trained else 'held out'})", *parts])
+    values = run.views.get("per_view", {}).get(view.name, {})
+    return [text.format(values[key]) for key, text in shown if isinstance(values.get(key), (int, float))]
 
 
 def _add_surfaces(page: RunPage, scene: Scene) -> None:

@@ -46,6 +46,7 @@ _SHORT_VIEWS = (
 )
 VIEW_METRICS = ("psnr", "ssim", "lpips")
 _OPTIONAL = ("lpips", "total_seconds", "peak_memory_mb", "cost")  # shown where at least one row has them
+_OF_DEVICE = ("train_seconds", "total_seconds", "peak_memory_mb")
 GPU_STAGES = ("train", "mesh", "tsdf", "render")
 MORE_IS_BETTER = ("psnr", "ssim", "precision", "recall", "f_", "fscore", "f_score", "samples_per_second")
 LESS_IS_BETTER = ("chamfer", "accuracy", "completeness", "missed", "surplus", "lpips", "seconds", "peak_memory", "cost", "error")
@@ -207,17 +208,17 @@ def score_title(key: str) -> str:
 def best_cells(rows: Sequence[Row], columns: Sequence[Column]) -> set[tuple[int, str]]:
     """Row indices and keys of the best numbers among rows that may be compared.
 
-    Rows compare within a scene, those of the surface under the same protocol, unit and alignment, those of views where held out.
-    A column in which all rows agree has no best one.
+    Rows compare within a scene and under the same protocol, unit and alignment; times and memory on the same device, views only
+    where held out, failed rows not at all. A column in which all rows agree has no best one.
     """
     found: set[tuple[int, str]] = set()
     for column in (c for c in columns if c.better):
         groups: dict[tuple[Any, ...], list[tuple[float, int]]] = {}
         for index, row in enumerate(rows):
             value = row.get(column.key, math.nan)
-            if not _is_number(value) or not math.isfinite(value) or mark(row, column):
+            if not _is_number(value) or not math.isfinite(value) or mark(row, column) or row["status"] == "failed":
                 continue
-            place = (row["dataset"], row["scene"], *(row.get(key) for key in ("protocol", "unit", "alignment")))
+            place = (row["dataset"], row["scene"], *(row.get(key) for key in _within(column)))
             groups.setdefault(place, []).append((column.better * value, index))
         for pairs in groups.values():
             top = max(pairs)[0]
@@ -226,20 +227,27 @@ def best_cells(rows: Sequence[Row], columns: Sequence[Column]) -> set[tuple[int,
     return found
 
 
+def _within(column: Column) -> tuple[str, ...]:
+    """Keys in which rows must agree for a column's numbers to compare."""
+    return ("device",) if column.key in _OF_DEVICE else ("protocol", "unit", "alignment")
+
+
 def mean_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     """One row per method and surface with the means over the scenes, where there are several.
 
-    A mean is given only if every scene has the number, in one unit, and (views) none was trained on.
+    A mean is given only if every scene has the number, in one unit or on one device, no stage failed and no view was trained on.
     """
     found = []
     for method, surface in dict.fromkeys((row["method"], row["surface"]) for row in rows):
         mine = [row for row in rows if (row["method"], row["surface"]) == (method, surface)]
-        if len(mine) < 2:
+        if len(mine) < 2 or any(row["status"] == "failed" for row in mine):
             continue
         mean: Row = {"method": method, "surface": surface, "scenes": len(mine)}
         for column in columns:
             numbers = [row[column.key] for row in mine if _is_number(row.get(column.key)) and not mark(row, column)]
-            if len(numbers) == len(mine) and (column.unit or column.key not in _SURFACE_METRICS):
+            lengths_differ = column.key in _SURFACE_METRICS and not column.unit
+            devices_differ = column.key in _OF_DEVICE and len({row.get("device") for row in mine}) > 1
+            if len(numbers) == len(mine) and not lengths_differ and not devices_differ:
                 mean[column.key] = sum(numbers) / len(numbers)
         found.append(mean)
     return found

@@ -44,6 +44,9 @@ def test_numbers_that_do_not_compare_have_no_best():
         assert best_of([row("a", "one", chamfer=0.5), row("a", "two", chamfer=0.4, **other)]) == set()
     assert best_of([row("a", "one", psnr=30.0), row("a", "two", psnr=35.0, views="training")]) == set()
     assert best_of([row("a", "one", chamfer=0.5), row("a", "two", chamfer=math.nan)]) == set()
+    assert best_of([row("a", "one", chamfer=0.5), row("a", "two", chamfer=0.4, status="failed")]) == set()
+    fast = [row("a", "one", train_seconds=9, device="cpu"), row("a", "two", train_seconds=8, device="GPU")]
+    assert best_of(fast) == set() and best_of([{**entry, "device": "cpu"} for entry in fast]) == {("two", "train_seconds")}
     assert best_of([row("a", "one", chamfer=0.5), row("a", "two", chamfer=0.5)]) == set()
 
 
@@ -56,6 +59,10 @@ def test_means_need_every_scene():
     rows = [row("a", "one", chamfer=0.2, psnr=20.0), row("b", "one", chamfer=0.4), row("a", "two", chamfer=1.0)]
     [mean] = mean_rows(rows, short_columns(rows))
     assert mean["chamfer"] == pytest.approx(0.3) and "psnr" not in mean and mean["scenes"] == 2
+    devices = [row("a", "one", train_seconds=9, device="cpu"), row("b", "one", train_seconds=8, device="GPU")]
+    assert "train_seconds" not in mean_rows(devices, short_columns(devices))[0]
+    failed = [row("a", "one", chamfer=0.2), row("b", "one", chamfer=0.4, status="failed")]
+    assert mean_rows(failed, short_columns(failed)) == []
     mixed = [row("a", "one", chamfer=0.2), row("b", "one", chamfer=0.4, unit="mm")]
     assert "chamfer" not in mean_rows(mixed, short_columns(mixed))[0]
 
