@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nsr import cli
 from nsr.errors import DataError
+from nsr.report import figures
 from nsr.report.collect import collect
 from nsr.report.compare import changes, changes_tsv, read_summary
 from nsr.report.formats import to_latex, to_markdown
 from nsr.report.published import matrices, read_published
 from nsr.report.tables import best_cells, better, cell, mean_rows, short_columns, summary_rows, to_text, to_tsv
+from scripts import report as program
 from tests.unit.report_fixture import make_run, write, write_runs
 
 
@@ -213,3 +216,32 @@ def test_an_unusable_summary_is_one_error(tmp_path, text):
         read_summary(tmp_path / "summary.tsv")
     with pytest.raises(DataError, match=r"absent\.tsv"):
         read_summary(tmp_path / "absent.tsv")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Empty drawings: this is not about figures."""
+    monkeypatch.setattr(figures, "draw", lambda paint, *, size, prefix, label: f'<svg id="{prefix}"></svg>')
+
+
+def test_program_compares_and_prints_published_numbers(tmp_path, quick, capsys):
+    make_run(tmp_path / "results", dataset="dtu", scene="scan24")
+    names = write_runs(tmp_path / "runs.json", ("dtu", "scan24", "neus"))
+    before = [{**entry, "chamfer": 2 * entry["chamfer"]} for entry in summary_rows(collect(tmp_path / "results", names))]
+    (tmp_path / "before.tsv").write_text(to_tsv(before))
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "dtu.tsv").write_text(PUBLISHED)
+    options = {"--results": tmp_path / "results", "--runs": names, "--out": tmp_path / "r", "--compare": tmp_path / "before.tsv"}
+    options |= {"--published": tmp_path / "published", "--gpu-price": 2}
+    arguments = [str(part) for pair in options.items() for part in pair]
+    assert cli.run(program.build_parser(), program.main, arguments) == 0
+    frame = pd.read_csv(tmp_path / "r" / "changes.tsv", sep="\t")
+    assert frame["metric"].tolist() == ["chamfer"] * 2 and frame["verdict"].tolist() == ["better"] * 2
+    assert np.allclose(frame["relative"], -0.5)
+    page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert "Changes against" in page and "-50.00 %" in page
+    assert "paper A" in page and "Measured by object-surface 1 and therefore not beside published numbers." in page
+    capsys.readouterr()
+    arguments[arguments.index("--compare") + 1] = str(tmp_path / "absent.tsv")
+    assert cli.run(program.build_parser(), program.main, arguments) == 2
+    assert "absent.tsv" in capsys.readouterr().err
