@@ -3,6 +3,7 @@
 snakemake --cores 8           run everything that is missing or out of date
 snakemake -n                  say what would run, and why
 snakemake --list-rules        the stages
+snakemake --report run.zip    what ran, with the report inside, for reading elsewhere
 """
 
 from snakemake.utils import min_version
@@ -11,6 +12,9 @@ min_version("9.20")
 
 
 configfile: "config/config.yaml"
+
+
+report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"

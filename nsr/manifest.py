@@ -58,6 +58,8 @@ class WorkflowConfig:
     report: str = "report"  # folder of the report
     logs: str = "logs"  # folder of logs and benchmarks
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto takes a GPU where there is one
+    gpu_price: float = 0.0  # price of one GPU for an hour, any currency, for the report's column of costs; 0: no such column
+    compare: str = ""  # summary.tsv of another report; the report then says what changed
     settings: dict[str, Any] = field(default_factory=dict)  # settings of all scenes and methods, over the methods' presets
 
 
@@ -74,6 +76,8 @@ def read_workflow_config(config: Mapping[str, Any]) -> WorkflowConfig:
     parsed = WorkflowConfig(**config)
     if parsed.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"config: device '{parsed.device}' is none of auto, cpu, cuda")
+    if not isinstance(parsed.gpu_price, (int, float)) or not 0 <= parsed.gpu_price < math.inf:
+        raise ConfigError(f"config: gpu_price '{parsed.gpu_price}' is no price; give a number from 0 up")
     if not isinstance(parsed.methods, list) or not parsed.methods:
         raise ConfigError("config: methods must be a list of at least one name, e.g. [nsr]")
     if not isinstance(parsed.settings, Mapping):

@@ -206,6 +206,17 @@ def run_results(wildcards):
     return files
 
 
+def report_options():
+    """Options of the report's program that the config sets."""
+    compare = f"--compare {shlex.quote(SETUP.compare)} " if SETUP.compare else ""
+    return compare + (f"--gpu-price {SETUP.gpu_price:g}" if SETUP.gpu_price else "")
+
+
+def published_digest():
+    """Hash of the tables of published numbers."""
+    return digest_of(*sorted(str(path) for path in (ROOT / "config/published").glob("*.tsv")))
+
+
 def print_summary():
     """Say where the report lies and what it measured."""
     from nsr.report.tables import to_text

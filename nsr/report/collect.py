@@ -54,6 +54,7 @@ class Run:
         dataset, scene, method: its place in the results. folder: results of the method.
         prepared: the scene, None if it cannot be read. sfm, train, render, views: the stages' json files.
         curve: rows of `metrics.jsonl` in step order. surfaces: one per kind, always all of `SURFACES`.
+        textured: the mesh with texture (`texture/textured.glb`), None if there is none. texture: what its stage wrote (`texture/texture.json`).
         failures: stages whose log ends in an error. warnings: of logs, of the scene, and of files that cannot be read.
         ground_truth: exact mesh named by the runs file, None if it names none.
         seconds: wall-clock time of each stage that was timed.
@@ -70,6 +71,8 @@ class Run:
     views: dict[str, Any]
     curve: tuple[dict[str, Any], ...]
     surfaces: tuple[Surface, ...]
+    textured: Path | None = None
+    texture: Mapping[str, Any] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
     ground_truth: Path | None = None
@@ -110,6 +113,7 @@ def _read_run(results: Path, logs: Path, dataset: str, scene: str, method: str, 
     prepared = _read_scene(folder.parent / "scene", warnings)
     places = [logs / dataset / scene, logs / dataset / scene / method]
     failures, logged = _read_logs(places)
+    textured = folder / "texture" / "textured.glb"
     truth = Path(row["ground_truth"]) if row.get("ground_truth") else None
     return Run(
         dataset=dataset,
@@ -123,6 +127,8 @@ def _read_run(results: Path, logs: Path, dataset: str, scene: str, method: str, 
         views=_read_json(folder / "evaluate" / "views.json", warnings),
         curve=_read_lines(folder / "metrics.jsonl", warnings),
         surfaces=tuple(_read_surface(folder, kind, warnings) for kind in SURFACES),
+        textured=textured if textured.is_file() else None,
+        texture=_read_json(textured.with_name("texture.json"), warnings),
         failures=tuple(failures),
         warnings=(*(prepared.notes if prepared else ()), *warnings, *logged),
         ground_truth=truth if truth and truth.is_file() else None,

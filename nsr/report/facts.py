@@ -115,7 +115,7 @@ def _line(label: str, values: list[Any]) -> Line:
 
 def _label(key: str, world_unit: str) -> str:
     base = key.removesuffix("_world")
-    if is_score(key):
+    if is_score(key) and key != "f_score":
         return f"F-score within {key.removeprefix('f_')} % of the object radius"
     for share in ("precision", "recall"):
         if key.startswith(f"{share}_"):

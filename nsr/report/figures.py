@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 ACCENT = "#3d82d6"
+PALETTE = ("#3d82d6", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9")
 HELD_OUT = "#e0762b"
 MESH_RED = "#d6303a"
 TRUTH_GREEN = "#2f9e55"
@@ -88,25 +89,45 @@ def _inline(text: str, prefix: str, label: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", text).replace(INK, "currentColor")
 
 
-def curves(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
-    """One SVG for each quantity of `CURVES` that the log rows (by rising step) hold."""
+def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str) -> list[str]:
+    """One SVG for each quantity of `CURVES` that a log holds.
+
+    Args:
+        logs: rows of `metrics.jsonl` by rising step, by the name of the method; each gets a line of `method_colour`.
+        prefix: of the ids.
+    """
     found = []
     for curve in CURVES:
-        pairs = [(row["step"], row[curve.key]) for row in rows if isinstance(row.get(curve.key), (int, float))]
-        points = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
-        points = points[np.isfinite(points).all(axis=1)]
-        if len(points):
-            kept = np.unique(np.linspace(0, len(points) - 1, MAX_CURVE_POINTS).round().astype(int))
-            found.append(_curve(curve, points[kept], prefix))
+        lines = {name: _points(rows, curve.key) for name, rows in logs.items()}
+        lines = {name: points for name, points in lines.items() if len(points)}
+        if lines:
+            found.append(_curve(curve, lines, list(logs), prefix))
     return found
 
 
-def _curve(curve: Curve, points: Array, prefix: str) -> str:
+def method_colour(index: int) -> str:
+    """Colour of the n-th method, repeating after the last; told apart by the colour-blind too (Okabe and Ito 2008)."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
+    """Steps and values (N, 2), finite and at most `MAX_CURVE_POINTS`."""
+    pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
+    points = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return points
+    return points[np.unique(np.linspace(0, len(points) - 1, MAX_CURVE_POINTS).round().astype(int))]
+
+
+def _curve(curve: Curve, lines: Mapping[str, Array], names: Sequence[str], prefix: str) -> str:
     def paint(axes: Axes) -> None:
         from matplotlib.ticker import LogLocator, NullFormatter
 
-        axes.plot(points[:, 0], points[:, 1], color=ACCENT, linewidth=1.5, marker="o" if len(points) == 1 else None)
-        if curve.logarithmic and (points[:, 1] > 0).all():
+        for name, points in lines.items():
+            marker = "o" if len(points) == 1 else None
+            axes.plot(points[:, 0], points[:, 1], color=method_colour(names.index(name)), linewidth=1.5, marker=marker)
+        if curve.logarithmic and all((points[:, 1] > 0).all() for points in lines.values()):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -115,8 +136,9 @@ def _curve(curve: Curve, points: Array, prefix: str) -> str:
         axes.set_xlabel("step")
         axes.grid(alpha=0.15, linewidth=0.8)
 
-    last = f"{curve.title} over training steps; last value {points[-1, 1]:.4g} at step {points[-1, 0]:.0f}"
-    return draw(paint, size=(2.8, 2.0), prefix=f"{prefix}-{curve.key}", label=last)
+    ends = "; ".join(f"{points[-1, 1]:.4g} at step {points[-1, 0]:.0f}" for points in lines.values())
+    label = f"{curve.title} over training steps; last value {ends}"
+    return draw(paint, size=(2.8, 2.0), prefix=f"{prefix}-{curve.key}", label=label)
 
 
 def scene_axes(unit_w2c: Array) -> tuple[Array, str]:

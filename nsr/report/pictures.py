@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ from nsr.report.shade import Camera, cast, error_coloured, error_values, shaded
 from nsr.scene.scene import Scene, View
 
 WIDTH = 420  # px of a picture on the page; shown smaller, so that it is sharp on dense screens
+COMPARED_WIDTH = 640  # px of a picture that is compared with another
+THUMB_HEIGHT = 96  # px of a photograph in the strip of all of them
+MAX_THUMBS = 60
 _QUALITY = 78
 
 
@@ -31,28 +34,42 @@ class Picture:
     caption: str
     alt: str
 
+    def named(self, caption: str) -> Picture:
+        """The picture with another caption."""
+        return replace(self, caption=caption)
 
-def encode(pixels: NDArray[np.uint8], caption: str, alt: str) -> Picture:
-    """A picture from (H, W, 3 or 4) sRGB bytes, shrunk to `WIDTH` if wider."""
-    image = Image.fromarray(pixels)
-    if image.width > WIDTH:
-        image = image.resize((WIDTH, max(1, round(image.height * WIDTH / image.width))), Image.Resampling.LANCZOS)
+
+def encode(pixels: NDArray[np.uint8], caption: str, alt: str, width: int = WIDTH) -> Picture:
+    """A picture from (H, W, 3 or 4) sRGB bytes, shrunk to `width` if wider."""
+    return _encoded(Image.fromarray(pixels), caption, alt, width)
+
+
+def _encoded(image: Image.Image, caption: str, alt: str, width: int) -> Picture:
+    if image.width > width:
+        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, "WEBP", quality=_QUALITY, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
     return Picture(uri, image.width, image.height, caption, alt)
 
 
-def encode_file(path: Path, caption: str, alt: str) -> Picture:
+def encode_file(path: Path, caption: str, alt: str, width: int = WIDTH) -> Picture:
     """A picture from an image file; OSError if it cannot be read."""
     with Image.open(path) as image:
         mode = "RGBA" if image.mode in ("RGBA", "LA", "PA") else "RGB"
-        return encode(np.asarray(image.convert(mode)), caption, alt)
+        image.draft("RGB", (2 * width, 2 * width))  # a large JPEG need not be decoded at full size
+        return _encoded(image.convert(mode), caption, alt, width)
 
 
-def photo(view: View) -> list[Picture]:
+def photo(view: View, width: int = WIDTH) -> list[Picture]:
     """The view's photograph, as a list of one; OSError if it cannot be read."""
-    return [encode_file(view.image, "photo", f"Photograph of view {view.name}")]
+    return [encode_file(view.image, "photo", f"Photograph of view {view.name}", width)]
+
+
+def thumbnail(view: View) -> Picture:
+    """A small photograph; OSError if it cannot be read."""
+    width = max(1, round(THUMB_HEIGHT * view.width / view.height))
+    return encode_file(view.image, "held out" if view.held_out else "", f"Photograph {view.name}", width)
 
 
 def spread(views: Sequence[View], count: int) -> list[View]:
@@ -68,18 +85,16 @@ def rendered_views(folder: Path, views: Sequence[View]) -> list[View]:
 
 
 def comparison(folder: Path, view: View, world_unit: str) -> list[Picture]:
-    """Photo, render, normals and depth of one view, as far as their files exist.
+    """Render, normals and depth of one view, as far as their files exist.
 
     Raises:
         OSError, ValueError, KeyError: a file is broken.
     """
-    found = []
-    if view.image.is_file():
-        found += photo(view)
-    found.append(encode_file(folder / f"{view.name}.png", "render", f"Render of view {view.name}"))
+    width = COMPARED_WIDTH
+    found = [encode_file(folder / f"{view.name}.png", "render", f"Render of view {view.name}", width)]
     normal, depth = folder / f"{view.name}_normal.png", folder / f"{view.name}_depth.npz"
     if normal.is_file():
-        found.append(encode_file(normal, "normals", f"Surface normals of view {view.name} as colours"))
+        found.append(encode_file(normal, "normals", f"Surface normals of view {view.name} as colours", width))
     if depth.is_file():
         with np.load(depth, allow_pickle=False) as arrays:
             values = np.asarray(arrays["depth" if "depth" in arrays.files else arrays.files[0]], dtype=np.float64)
@@ -98,7 +113,7 @@ def depth_picture(depth: Array, name: str, world_unit: str) -> Picture:
     rgba[..., 3] = hit
     unit = "world units" if world_unit == "unknown" else world_unit
     caption = f"depth {near:.4g} (yellow) to {far:.4g} (violet) {unit}" if hit.any() else "depth: nothing hit"
-    return encode((rgba * 255 + 0.5).astype(np.uint8), caption, f"Depth of view {name} as colours")
+    return encode((rgba * 255 + 0.5).astype(np.uint8), caption, f"Depth of view {name} as colours", COMPARED_WIDTH)
 
 
 def mesh_pictures(

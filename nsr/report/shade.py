@@ -96,18 +96,23 @@ def error_values(hits: Hits, samples: Array, errors: Array) -> Array:
     Returns:
         (H', W') in the unit of `errors`; NaN without a hit and where no evaluated sample is near (left out of the evaluation).
     """
+    values = np.full(hits.hit.shape, np.nan)
+    values[hits.hit] = sample_errors(hits.points[hits.hit], samples, errors)
+    return values
+
+
+def sample_errors(points: Array, samples: Array, errors: Array) -> Array:
+    """Error (P,) at points (P, 3) of a surface: that of the nearest evaluated sample, NaN where none is near."""
     from scipy.spatial import cKDTree
 
-    values = np.full(hits.hit.shape, np.nan)
-    if len(samples) < 2 or not hits.hit.any():
-        return values
+    if len(samples) < 2 or not len(points):
+        return np.full(len(points), np.nan)
     tree = cKDTree(samples)
     probe = samples[:: max(1, len(samples) // 2000)]
     spacing = float(np.median(tree.query(probe, k=2)[0][:, 1]))
-    distance, index = tree.query(hits.points[hits.hit], distance_upper_bound=max(_REACH * spacing, 1e-9))
+    distance, index = tree.query(points, distance_upper_bound=max(_REACH * spacing, 1e-9))
     found = np.isfinite(distance)
-    values[hits.hit] = np.where(found, errors[np.where(found, index, 0)], np.nan)
-    return values
+    return np.where(found, errors[np.where(found, index, 0)], np.nan)
 
 
 def error_coloured(hits: Hits, values: Array, largest: float) -> NDArray[np.uint8]:

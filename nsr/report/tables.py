@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nsr.report.collect import Failure, Run, Surface
@@ -17,38 +17,54 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """How a column is shown. Attributes: key of the row; title; digits after the point; unit, "" if none."""
+    """How a column is shown. Attributes: key of the row; title; digits after the point; unit, "" if none; better, -1 where less
+    is better, 1 where more is, 0 where neither; scale, factor from the row's number to the shown one."""
 
     key: str
     title: str
     digits: int = 0
     unit: str = ""
+    better: int = 0
+    scale: float = 1.0
 
 
 _FIRST = ("dataset", "scene", "method", "surface", "status")
 _SURFACE_METRICS = ("chamfer", "accuracy", "completeness")
 _SHORT = (
-    Column("chamfer", "Chamfer", 3, "%"),
-    Column("accuracy", "accuracy", 3, "%"),
-    Column("completeness", "completeness", 3, "%"),
+    Column("chamfer", "Chamfer", 3, better=-1),
+    Column("accuracy", "accuracy", 3, better=-1),
+    Column("completeness", "completeness", 3, better=-1),
 )
 _SHORT_VIEWS = (
-    Column("psnr", "PSNR", 2, "dB"),
-    Column("ssim", "SSIM", 4),
-    Column("train_seconds", "training", 0, "s"),
+    Column("psnr", "PSNR", 2, "dB", 1),
+    Column("ssim", "SSIM", 4, better=1),
+    Column("lpips", "LPIPS", 4, better=-1),
+    Column("train_seconds", "training", 0, "s", -1),
+    Column("total_seconds", "all stages", 0, "s", -1),
+    Column("peak_memory_mb", "GPU memory", 2, "GB", -1, 1e-3),
+    Column("cost", "cost", 3, better=-1),
 )
+VIEW_METRICS = ("psnr", "ssim", "lpips")
+_OPTIONAL = ("lpips", "total_seconds", "peak_memory_mb", "cost")  # shown where at least one row has them
+_OF_DEVICE = ("train_seconds", "total_seconds", "peak_memory_mb")
+GPU_STAGES = ("train", "mesh", "tsdf", "render")
+MORE_IS_BETTER = ("psnr", "ssim", "precision", "recall", "f_", "fscore", "f_score", "samples_per_second")
+LESS_IS_BETTER = ("chamfer", "accuracy", "completeness", "missed", "surplus", "lpips", "seconds", "peak_memory", "cost", "error")
 
 
-def summary_rows(runs: Iterable[Run]) -> list[Row]:
+def summary_rows(runs: Iterable[Run], gpu_price: float = 0.0) -> list[Row]:
     """One flat row per run and surface; what was not measured has no key.
+
+    Args:
+        runs: of `collect`. gpu_price: of one GPU for an hour, any currency; 0: no `cost`.
 
     Keys of the evaluations' `metrics` are kept as they are: lengths in percent of the object radius, `*_world` in world
     units, F-scores in the evaluation's own range, PSNR in dB.
     """
-    return [_row(run, surface) for run in runs for surface in run.surfaces]
+    return [_row(run, surface, gpu_price) for run in runs for surface in run.surfaces]
 
 
-def _row(run: Run, surface: Surface) -> Row:
+def _row(run: Run, surface: Surface, gpu_price: float) -> Row:
     status, reason = _status(run, surface)
     row: Row = {"dataset": run.dataset, "scene": run.scene, "method": run.method, "surface": surface.kind, "status": status}
     evaluation, views, train = surface.evaluation, run.views, run.train
@@ -59,6 +75,7 @@ def _row(run: Run, surface: Surface) -> Row:
         {
             "protocol": protocol(evaluation),
             "alignment": evaluation.get("alignment", {}).get("kind"),
+            "unit": length_unit(evaluation),
             "world_unit": run.prepared.unit if run.prepared else None,
             "views_protocol": protocol(views),
             "views": trained_on(run)[0] if views else None,
@@ -68,8 +85,10 @@ def _row(run: Run, surface: Surface) -> Row:
             "steps": train.get("steps"),
             "train_seconds": train.get("seconds"),
             "samples_per_second": train.get("samples_per_second"),
-            "peak_memory_mb": train.get("peak_memory_mb"),
+            "peak_memory_mb": train.get("peak_memory_mb") or None,  # 0 on a CPU
             "device": train.get("device"),
+            "total_seconds": sum(run.seconds.values()) or None,
+            "cost": cost(run, gpu_price),
             "seed": seed(run),
             "triangles": surface.info.get("triangles"),
             "nsr": manifest.get("versions", {}).get("nsr"),
@@ -78,6 +97,28 @@ def _row(run: Run, surface: Surface) -> Row:
         }
     )
     return row
+
+
+def cost(run: Run, gpu_price: float) -> float | None:
+    """Price of the GPU time of a run: wall-clock time of `GPU_STAGES` times price per hour; None without GPU, price or times."""
+    seconds = sum(time for stage, time in run.seconds.items() if stage in GPU_STAGES)
+    if not gpu_price or not seconds or run.train.get("device", "cpu") == "cpu":
+        return None
+    return seconds / 3600.0 * gpu_price
+
+
+def length_unit(evaluation: Row) -> str | None:
+    """Unit of an evaluation's lengths: "%" for percent of the object radius, else as it names it; None if it names none."""
+    unit = evaluation.get("unit")
+    name = unit.get("name") if isinstance(unit, dict) else unit
+    return "%" if str(name).startswith("percent") else str(name) if name else None
+
+
+def better(key: str) -> int:
+    """Whether more (1) or less (-1) of a metric is better, 0 if that is not known."""
+    if key.startswith(MORE_IS_BETTER):
+        return 1
+    return -1 if any(word in key for word in LESS_IS_BETTER) else 0
 
 
 def trained_on(run: Run) -> tuple[str, int]:
@@ -150,13 +191,79 @@ def to_tsv(rows: Sequence[Row]) -> str:
 
 
 def short_columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns a person compares, F-scores as the rows have them."""
-    scores = [Column(key, f"F@{key.removeprefix('f_')}%", 3) for key in column_keys(rows) if is_score(key)]
-    return [*_SHORT, *scores, *_SHORT_VIEWS]
+    """The columns a person compares, F-scores and optional ones as the rows have them, lengths in the rows' one unit."""
+    units = {row["unit"] for row in rows if "unit" in row}
+    unit = units.pop() if len(units) == 1 else "" if units else "%"
+    lengths = [replace(column, unit=unit) for column in _SHORT]
+    scores = [Column(key, score_title(key), 3, better=1) for key in column_keys(rows) if is_score(key)]
+    rest = [c for c in _SHORT_VIEWS if c.key not in _OPTIONAL or any(row.get(c.key) for row in rows)]
+    return [*lengths, *scores, *rest]
+
+
+def score_title(key: str) -> str:
+    """Title of an F-score's column."""
+    return "F-score" if key == "f_score" else f"F@{key.removeprefix('f_')}%"
+
+
+def best_cells(rows: Sequence[Row], columns: Sequence[Column]) -> set[tuple[int, str]]:
+    """Row indices and keys of the best numbers among rows that may be compared.
+
+    Rows compare within a scene and under the same protocol, unit and alignment; times and memory on the same device, views only
+    where held out, failed rows not at all. A column in which all rows agree has no best one.
+    """
+    found: set[tuple[int, str]] = set()
+    for column in (c for c in columns if c.better):
+        groups: dict[tuple[Any, ...], list[tuple[float, int]]] = {}
+        for index, row in enumerate(rows):
+            value = row.get(column.key, math.nan)
+            if not _is_number(value) or not math.isfinite(value) or mark(row, column) or row["status"] == "failed":
+                continue
+            place = (row["dataset"], row["scene"], *(row.get(key) for key in _within(column)))
+            groups.setdefault(place, []).append((column.better * value, index))
+        for pairs in groups.values():
+            top = max(pairs)[0]
+            if min(pairs)[0] < top:
+                found |= {(index, column.key) for value, index in pairs if value == top}
+    return found
+
+
+def _within(column: Column) -> tuple[str, ...]:
+    """Keys in which rows must agree for a column's numbers to compare."""
+    return ("device",) if column.key in _OF_DEVICE else ("protocol", "unit", "alignment")
+
+
+def mean_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """One row per method and surface with the means over the scenes, where there are several.
+
+    A mean is given only if every scene has the number, in one unit or on one device, no stage failed and no view was trained on.
+    """
+    found = []
+    for method, surface in dict.fromkeys((row["method"], row["surface"]) for row in rows):
+        mine = [row for row in rows if (row["method"], row["surface"]) == (method, surface)]
+        if len(mine) < 2 or any(row["status"] == "failed" for row in mine):
+            continue
+        mean: Row = {"method": method, "surface": surface, "scenes": len(mine)}
+        for column in columns:
+            numbers = [row[column.key] for row in mine if _is_number(row.get(column.key)) and not mark(row, column)]
+            lengths_differ = column.key in _SURFACE_METRICS and not column.unit
+            devices_differ = column.key in _OF_DEVICE and len({row.get("device") for row in mine}) > 1
+            if len(numbers) == len(mine) and not lengths_differ and not devices_differ:
+                mean[column.key] = sum(numbers) / len(numbers)
+        found.append(mean)
+    return found
+
+
+def cell(row: Row, column: Column) -> str:
+    """A row's number as it is shown in a column, with its unit where the column has none because rows differ."""
+    value = row[column.key]
+    text = number(value * column.scale if _is_number(value) else value, column.digits)
+    return f"{text} {row['unit']}" if column.key in _SURFACE_METRICS and not column.unit and "unit" in row else text
 
 
 def is_score(key: str) -> bool:
-    """Whether a key is an F-score in percent of the radius: `f_<threshold>`."""
+    """Whether a key is an F-score: `f_score`, or `f_<threshold>` in percent of the radius."""
+    if key == "f_score":
+        return True
     try:
         return key.startswith("f_") and math.isfinite(float(key.removeprefix("f_")))
     except ValueError:
@@ -180,7 +287,7 @@ def to_text(rows: Sequence[Row]) -> str:
     head = ["scene", "method", "surface", "status", *(f"{c.title} {c.unit}".strip() for c in columns)]
     body = [
         [f"{_name(row['dataset'])}/{_name(row['scene'])}", *(_name(row[key]) for key in ("method", "surface", "status"))]
-        + [number(row[c.key], c.digits) + _mark(row, c) if c.key in row else "-" for c in columns]
+        + [cell(row, c) + mark(row, c) if c.key in row else "-" for c in columns]
         for row in rows
     ]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
@@ -190,7 +297,7 @@ def to_text(rows: Sequence[Row]) -> str:
         lines.append("  ".join(cells).rstrip())
         if "reason" in row:
             lines.append(f"    {' '.join(row['reason'].split())}")
-    if any(_mark(row, c) for row in rows for c in columns):
+    if any(mark(row, c) for row in rows for c in columns):
         lines.append("* measured on training views")
     return "\n".join(lines) + "\n"
 
@@ -200,6 +307,6 @@ def _name(value: Any) -> str:
     return f"{value:g}" if _is_number(value) else " ".join(str(value).split())
 
 
-def _mark(row: Row, column: Column) -> str:
+def mark(row: Row, column: Column) -> str:
     """A star behind a view metric that saw training views."""
-    return "*" if column.key in ("psnr", "ssim") and row.get("views", "held_out") != "held_out" else ""
+    return "*" if column.key in VIEW_METRICS and row.get("views", "held_out") != "held_out" else ""

@@ -1,33 +1,57 @@
-"""Write the report: `summary.tsv` and `index.html`, each whole or not at all."""
+"""Write the report: the page, and the summary as TSV, Markdown and LaTeX, each whole or not at all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from nsr.provenance import whole_file
 from nsr.report.collect import collect
-from nsr.report.page import render_page
+from nsr.report.compare import changes, changes_tsv, read_summary
+from nsr.report.formats import to_latex, to_markdown
+from nsr.report.page import Extras, render_page
+from nsr.report.published import matrices
 from nsr.report.tables import Row, summary_rows, to_tsv
 
-TABLE, PAGE = "summary.tsv", "index.html"
+TABLE, PAGE, CHANGES = "summary.tsv", "index.html", "changes.tsv"
+MARKDOWN, LATEX = "summary.md", "summary.tex"
 
 
-def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None) -> list[Row]:
-    """Collect every run of the runs file and write table and page into `out` (made if missing).
+@dataclass(frozen=True)
+class Options:
+    """What else goes into a report.
+
+    Attributes:
+        compare: `summary.tsv` of another report, None: no comparison. published: folder of published numbers, None: without.
+        gpu_price: of one GPU for an hour; 0: no cost.
+    """
+
+    compare: Path | None = None
+    published: Path | None = None
+    gpu_price: float = 0.0
+
+
+def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None, options: Options | None = None) -> list[Row]:
+    """Collect every run of the runs file and write tables and page into `out` (made if missing).
 
     Args:
-        results, runs, logs: as in `nsr.report.collect.collect`. out: folder of the report.
+        results, runs, logs: as in `nsr.report.collect.collect`. out: folder of the report. options: further tables.
 
     Returns:
         the rows of the table.
 
     Raises:
-        DataError: the runs file cannot be used.
+        DataError: the runs file, the other summary or a file of published numbers cannot be used.
     """
+    options = options or Options()
+    earlier = read_summary(options.compare) if options.compare else None
     found = collect(results, runs, logs)
-    rows = summary_rows(found)
-    page = render_page(found)
-    for name, text in ((TABLE, to_tsv(rows)), (PAGE, page)):
+    rows = summary_rows(found, options.gpu_price)
+    changed = None if earlier is None else changes(rows, earlier)
+    page = render_page(found, rows, Extras(matrices(rows, options.published), changed, str(options.compare or "")))
+    files = {TABLE: to_tsv(rows), MARKDOWN: to_markdown(rows), LATEX: to_latex(rows), PAGE: page}
+    files |= {} if changed is None else {CHANGES: changes_tsv(changed)}
+    for name, text in files.items():
         with whole_file(out / name) as partial:
             partial.write_text(text, encoding="utf-8")
     return rows

@@ -10,7 +10,7 @@ import trimesh
 from PIL import Image
 
 from nsr.conventions import Similarity
-from nsr.scene.scene import Scene, View, save_scene, with_held_out
+from nsr.scene.scene import Scene, View, load_scene, save_scene, with_held_out
 from tests.unit.look_at import look_at
 
 SCALE, SHIFT, RADIUS = 10.0, np.array([3.0, -2.0, 100.0]), 0.5
@@ -47,9 +47,17 @@ def make_scene(folder: Path, name: str, views: int = 8) -> Scene:
     return scene
 
 
-def make_run(results: Path, dataset: str = "demo", scene: str = "ball", method: str = "neus", train_on_all: bool = False) -> Path:
+def make_run(
+    results: Path,
+    dataset: str = "demo",
+    scene: str = "ball",
+    method: str = "neus",
+    train_on_all: bool = False,
+    chamfer: float = METRICS["chamfer"],
+) -> Path:
     """Write a complete run and return the method's folder; the ground truth lies at `results/truth.ply`."""
-    prepared = make_scene(results / dataset / scene / "scene", f"{dataset}/{scene}")
+    root = results / dataset / scene / "scene"
+    prepared = load_scene(root) if root.is_dir() else make_scene(root, f"{dataset}/{scene}")
     folder = results / dataset / scene / method
     (folder / "render").mkdir(parents=True)
     (folder / "evaluate").mkdir()
@@ -76,7 +84,7 @@ def make_run(results: Path, dataset: str = "demo", scene: str = "ball", method: 
             "protocol": "object-surface",
             "version": 1,
             "settings": {"min_views": 2, "mask_dilation": 12, "visible_only": True},
-            "metrics": METRICS if kind == "mesh" else {**METRICS, "chamfer": 1.25},
+            "metrics": {**METRICS, "chamfer": chamfer if kind == "mesh" else 1.25},
             "alignment": {"kind": "none", "scale": 1.0, "rms": 0.0},
             "counts": {"prediction_sampled": 20000, "prediction_in_silhouettes": 19000, "prediction": 17500},
             "unit": {
@@ -125,6 +133,36 @@ def make_run(results: Path, dataset: str = "demo", scene: str = "ball", method: 
     views = {"protocol": "held-out-views", "version": 1, "views": "held_out", "metrics": VIEW_METRICS, "notes": []}
     write(folder / "evaluate" / "views.json", {**views, "per_view": {name: VIEW_METRICS for name in held_out}})
     return folder
+
+
+def textured_sphere(subdivisions: int = 3) -> trimesh.Trimesh:
+    """The run's sphere with a texture, world frame: two charts (upper half red, lower blue) side by side in the picture."""
+    sphere = trimesh.creation.icosphere(subdivisions=subdivisions, radius=RADIUS * SCALE)
+    upper = sphere.triangles_center[:, 2] > 0
+    vertices, faces, uv = [], [], []
+    for side, keep in enumerate((upper, ~upper)):
+        used, index = np.unique(sphere.faces[keep], return_inverse=True)
+        faces.append(index.reshape(-1, 3) + sum(map(len, vertices)))
+        vertices.append(sphere.vertices[used])
+        flat = sphere.vertices[used, :2] / (RADIUS * SCALE)
+        uv.append(np.stack([0.25 + 0.5 * side + 0.22 * flat[:, 0], 0.5 + 0.44 * flat[:, 1]], axis=1))
+    picture = np.zeros((128, 256, 3), np.uint8)
+    picture[:, :128], picture[:, 128:] = (200, 60, 60), (60, 60, 200)
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(picture))
+    visual = trimesh.visual.TextureVisuals(uv=np.concatenate(uv), material=material)
+    made = trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), visual=visual, process=False)
+    made.apply_translation(SHIFT)
+    return made
+
+
+def make_textured(folder: Path, to_file: Similarity | None = None) -> None:
+    """Write `texture/` with the GLB and its facts into a method's folder, in the world frame or in the one that `to_file` maps it to."""
+    sphere, place = textured_sphere(), to_file or Similarity.identity()
+    sphere.vertices = place.apply(sphere.vertices)
+    (folder / "texture").mkdir()
+    sphere.export(folder / "texture" / "textured.glb", include_normals=False)
+    facts = {"frame": "gltf" if to_file else "world", "world_to_file": place.to_dict(), "triangles": len(sphere.faces)}
+    write(folder / "texture" / "texture.json", {**facts, "notes": ["colours of eight photographs"]})
 
 
 def write(path: Path, data: object) -> None:

@@ -135,6 +135,8 @@ def test_workflow_config_defaults() -> None:
     [
         ({"method": ["nsr"]}, ("unknown key 'method'", "'methods'")),
         ({"device": "gpu"}, ("device 'gpu'",)),
+        ({"gpu_price": -1}, ("gpu_price '-1'", "number from 0 up")),
+        ({"gpu_price": "cheap"}, ("gpu_price 'cheap'",)),
         ({"methods": []}, ("at least one",)),
         ({"methods": "nsr"}, ("must be a list",)),
         ({"methods": ["nsrr"]}, ("config/methods/nsrr.yaml", "did you mean 'nsr'")),

@@ -210,7 +210,7 @@ def test_section_of_a_sphere_is_its_circle(sphere):
 
 def test_figures_are_xml_without_fixed_colours_or_addresses(sphere):
     rows = [{"step": s, "psnr": 10.0 + s, "loss": 1.0 / (s + 1), "eikonal": float("nan")} for s in range(0, 2000, 2)]
-    made = figures.curves(rows, "run-1")
+    made = figures.curves({"a": rows}, "run-1")
     assert len(made) == 2  # sharpness is not in the log, eikonal is never finite
     circle = figures.section(sphere.vertices, sphere.faces, np.eye(3), 2)
     made.append(figures.cross_section(circle, [], title="Cut", prefix="c"))
@@ -223,7 +223,10 @@ def test_figures_are_xml_without_fixed_colours_or_addresses(sphere):
         assert not re.search(r"https?://(?!www\.w3\.org/)", text)
     assert "no ground truth" in made[2] and "misses" in made[3]
     assert "last value 2008 at step 1998" in made[0]
-    assert figures.curves([], "x") == [] and len(figures.curves(rows[:1], "x")) == 2
+    assert figures.curves({"a": []}, "x") == [] and len(figures.curves({"a": rows[:1]}, "x")) == 2
+    [both, _] = figures.curves({"a": rows, "b": rows[:500]}, "x")
+    assert "2008 at step 1998; 1008 at step 998" in both
+    assert all(figures.method_colour(index) in both for index in (0, 1))
 
 
 def test_the_template_travels_with_the_package():

@@ -13,7 +13,7 @@ BESIDE = {
     "prepare": ["scene.json"],
     "train": ["model.pt", "train.json", "metrics.jsonl"],
     "render": ["render.json"],
-    "report": ["index.html"],
+    "report": ["index.html", "summary.md", "summary.tex"],
 }
 
 
