@@ -188,24 +188,43 @@ class TrainConfig:
 
 
 @dataclass
+class MetricConfig:
+    """Real units: a known distance between two points, or a similarity file. Without either, meshes leave in the world frame."""
+
+    first: tuple[float, ...] = ()  # x, y, z of a point, world frame
+    second: tuple[float, ...] = ()  # x, y, z of another
+    distance: float = 0.0  # between them, in `unit`; 0: unknown
+    file: str = ""  # similarity from the world to the metric frame: JSON with scale, R, t, or text with a 4x4 matrix
+    unit: str = "m"  # name of the unit
+
+
+@dataclass
 class MeshConfig:
-    """Marching cubes on the signed distance."""
+    """Marching cubes on the signed distance, and the cleaning of every mesh."""
 
     resolution: int = 512  # cells per side of the unit ball's cube
+    rendered: bool = True  # only components that reach into cells where training found something to render
     components: int = 1  # largest components kept; 0 keeps all
     min_views: int = 1  # views that must see a face; 0: no culling
     mask_dilation: int = 12  # px; faces outside the dilated mask of any view are culled; -1: no mask culling
+    box: tuple[float, ...] = ()  # lowest x, y, z, then highest, world frame; faces outside are cut off; empty: no box
+    caps: bool = False  # keep faces that only close the mesh where the unit ball cuts through matter
+    triangles: int = 0  # decimate to about this number; 0: keep all
+    max_error: float = 0.0  # decimation may move the surface this far, percent of the region's radius; 0: any distance
+    holes: bool = False  # list the largest holes in the mesh's JSON
     colours: bool = True  # vertex colours from the radiance network
+    metric: MetricConfig = field(default_factory=MetricConfig)
 
 
 @dataclass
 class TsdfConfig:
     """Fusion of rendered depth."""
 
-    voxel: float = 0.008  # unit frame
+    voxel: float = 0.0  # unit frame; 0: what a pixel of the rendered views covers at the middle of the region
     truncation: float = 4.0  # voxels
     downscale: int = 2  # of the rendered views
     min_opacity: float = 0.5
+    depth: Literal["crossing", "rendered"] = "crossing"  # where the signed distance is 0, or the mean of volume rendering
 
 
 @dataclass

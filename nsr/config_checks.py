@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
-from nsr.config import Config, Schedule
+from nsr.config import Config, MetricConfig, Schedule
 from nsr.errors import ConfigError
 
 # What stages divide by or count with.
@@ -42,7 +42,6 @@ _POSITIVE = (
     "train.checkpoint_every",
     "train.log_every",
     "mesh.resolution",
-    "tsdf.voxel",
     "tsdf.truncation",
     "tsdf.downscale",
     "render.downscale",
@@ -50,6 +49,11 @@ _POSITIVE = (
     "evaluate.max_distance",
 )
 _NOT_NEGATIVE = (
+    "mesh.components",
+    "mesh.triangles",
+    "mesh.max_error",
+    "mesh.metric.distance",
+    "tsdf.voxel",
     "train.seed",
     "evaluate.seed",
     "train.optim.weight_decay",
@@ -72,6 +76,25 @@ def check_config(config: Config) -> None:
     if not all(0 <= beta < 1 for beta in config.train.optim.betas):
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
     _check_backend(config)
+    _check_box(config.mesh.box)
+    _check_metric(config.mesh.metric)
+
+
+def _check_box(box: tuple[float, ...]) -> None:
+    if box and not (len(box) == 6 and all(low < high for low, high in zip(box[:3], box[3:], strict=True))):
+        raise ConfigError(f"mesh.box: {list(box)} must be empty, or x, y, z lowest and then highest, six numbers")
+
+
+def _check_metric(metric: MetricConfig) -> None:
+    points = (metric.first, metric.second)
+    if not metric.distance and not any(points):
+        return
+    if metric.file:
+        raise ConfigError("mesh.metric: give a file, or two points and their distance, not both")
+    if not (metric.distance and math.isfinite(metric.distance) and all(len(point) == 3 for point in points)):
+        raise ConfigError("mesh.metric: a known distance needs first=[x,y,z], second=[x,y,z] and distance > 0")
+    if metric.first == metric.second or not all(math.isfinite(value) for point in points for value in point):
+        raise ConfigError("mesh.metric: first and second must be finite and different points")
 
 
 def _check_numbers(config: Config) -> None:

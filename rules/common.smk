@@ -145,6 +145,12 @@ def source_digest(wildcards):
     return digest_of(*manifest.source_files(row_of(wildcards)))
 
 
+def metric_digest(wildcards):
+    """Hash of the similarity file that a scene's settings name; its name is among the settings, its contents are not."""
+    file = resolved(row_of(wildcards).name, wildcards.method).mesh.metric.file
+    return digest_of(file) if file else ""
+
+
 def model_of_scene(wildcards):
     """What structure from motion leaves, for scenes that are photographs."""
     if row_of(wildcards).format != "photos":

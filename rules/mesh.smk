@@ -1,4 +1,10 @@
-"""Surfaces out of a trained field, in world units."""
+"""Surfaces out of a trained field, in world units, or in real units where `mesh.metric` says how."""
+
+# Settings of the mesh that the TSDF route uses, too.
+CLEANING = [
+    f"mesh.{name}"
+    for name in ["rendered", "components", "min_views", "mask_dilation", "box", "triangles", "max_error", "holes", "metric"]
+]
 
 
 rule mesh:
@@ -22,6 +28,7 @@ rule mesh:
     params:
         scene=subpath(input.scene, parent=True),
         settings=settings_of("mesh"),
+        metric=metric_digest,
         source=source_digest,
         code=code_digest("mesh"),
     shell:
@@ -49,7 +56,8 @@ rule tsdf:
         device=SETUP.device,
     params:
         scene=subpath(input.scene, parent=True),
-        settings=settings_of("tsdf", "mesh.components", "mesh.min_views", "mesh.mask_dilation"),
+        settings=settings_of("tsdf", *CLEANING),
+        metric=metric_digest,
         source=source_digest,
         code=code_digest("tsdf"),
     shell:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nsr.conventions import Array
-from nsr.mesh.surface import Mesh
+from nsr.mesh.surface import Mesh, pieces
 from nsr.mesh.visibility import Camera, inside_masks, times_seen
 
 MAX_ORDER = 32  # a large face is looked at on a lattice of at most this many steps along its edges
@@ -18,9 +19,7 @@ _POINTS_PER_FACE, _POINTS_FREE = 2, 200_000  # the lattices of all faces togethe
 
 def cull_masked(mesh: Mesh, cameras: Sequence[Camera], radius: int) -> Mesh:
     """Keep the faces whose corners all lie inside the masks dilated by `radius` pixels, in every view that shows them."""
-    inside = inside_masks(mesh.vertices, cameras, radius)
-    keep = np.asarray(inside[mesh.faces].all(axis=1))
-    return mesh.select(keep)
+    return mesh.select(_faces_with(np.all, mesh, inside_masks(mesh.vertices, cameras, radius)))
 
 
 def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: int = 0) -> Mesh:
@@ -33,7 +32,7 @@ def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: 
         return mesh
     surface = (mesh.vertices, mesh.faces)
     seen = times_seen(surface, mesh.vertices, cameras, min_views, threads) >= min_views
-    keep = np.asarray(seen[mesh.faces].any(axis=1))
+    keep = _faces_with(np.any, mesh, seen)
     hidden = np.flatnonzero(~keep)
     footprint = affordable_spacing(mesh, hidden, pixel_footprint(mesh, cameras))
     for start in range(0, len(hidden), _FACES_AT_ONCE):
@@ -41,6 +40,14 @@ def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: 
         again = times_seen(surface, points, cameras, min_views, threads) >= min_views
         keep[face[again]] = True
     return mesh.select(keep)
+
+
+def _faces_with(rule: Callable[..., Any], mesh: Mesh, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Faces (T,) of which all (`np.all`) or any (`np.any`) corners are marked (M,)."""
+    keep = np.empty(len(mesh.faces), dtype=bool)
+    for part in pieces(len(keep)):
+        keep[part] = rule(marks[mesh.faces[part]], axis=1)
+    return keep
 
 
 def pixel_footprint(mesh: Mesh, cameras: Sequence[Camera]) -> float:
@@ -57,7 +64,9 @@ def pixel_footprint(mesh: Mesh, cameras: Sequence[Camera]) -> float:
 def affordable_spacing(mesh: Mesh, faces: NDArray[np.int64], spacing: float) -> float:
     """`spacing`, or the multiple of it at which the lattices of the given faces (K,) have an affordable number of points."""
     budget = _POINTS_PER_FACE * len(faces) + _POINTS_FREE
-    longest = _longest_edge(mesh.vertices[mesh.faces[faces]])
+    longest = np.empty(len(faces))
+    for part in pieces(len(faces)):
+        longest[part] = _longest_edge(mesh.vertices[mesh.faces[faces[part]]])
     while spacing < longest.max(initial=0.0) and _lattice_points(_order(longest, spacing)).sum() > budget:
         spacing *= 1.5
     return spacing

@@ -2,42 +2,95 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nsr.errors import DataError
-from nsr.mesh.surface import Mesh
+from nsr.mesh.metric import Metric
+from nsr.mesh.surface import Mesh, pieces
 from nsr.provenance import whole_file
 
+_METRIC = "nsr metric frame "  # begins the comment of a PLY in a metric frame; world -> metric follows as JSON
 
-def write_ply(path: Path, mesh: Mesh) -> None:
-    """Write a binary PLY atomically: positions as float64 (world coordinates may be large), normals, colours, faces."""
-    columns: list[tuple[str, str]] = [(axis, "<f8") for axis in "xyz"]
+
+def write_ply(path: Path, mesh: Mesh, metric: Metric | None = None) -> None:
+    """Write a binary PLY atomically: positions as float64 (world coordinates may be large), normals, colours, faces.
+
+    Written part by part, so that tens of millions of triangles need no second copy in memory.
+
+    Args:
+        metric: the frame that the mesh is in, noted in a comment by which `read_mesh` undoes it; None: the world frame.
+    """
+    columns = _columns(mesh)
     names = {"<f8": "double", "<f4": "float", "u1": "uchar"}
+    header = ["ply", "format binary_little_endian 1.0"]
+    if metric is not None:
+        header.append(f"comment {_METRIC}{json.dumps(metric.to_dict())}")
+    header += [f"element vertex {len(mesh.vertices)}"]
+    header += [f"property {names[kind]} {name}" for name, kind in columns]
+    header += [f"element face {len(mesh.faces)}", "property list uchar int vertex_indices", "end_header", ""]
+    with whole_file(path) as partial, partial.open("wb") as handle:
+        handle.write("\n".join(header).encode("ascii"))
+        for part in pieces(len(mesh.vertices)):
+            handle.write(_vertex_rows(mesh, part).tobytes())
+        for part in pieces(len(mesh.faces)):
+            rows = np.empty(len(mesh.faces[part]), dtype=[("count", "u1"), ("index", "<i4", (3,))])
+            rows["count"], rows["index"] = 3, mesh.faces[part]
+            handle.write(rows.tobytes())
+
+
+def _columns(mesh: Mesh) -> list[tuple[str, str]]:
+    """Names and types of what is written for a vertex."""
+    columns = [(axis, "<f8") for axis in "xyz"]
     if mesh.normals is not None:
         columns += [(f"n{axis}", "<f4") for axis in "xyz"]
     if mesh.colours is not None:
         columns += [(name, "u1") for name in ("red", "green", "blue")]
-    vertices = np.empty(len(mesh.vertices), dtype=columns)
-    parts = [part for part in (mesh.vertices, mesh.normals, mesh.colours) if part is not None]
-    for (name, _), values in zip(columns, (part[:, k] for part in parts for k in range(3)), strict=True):
-        vertices[name] = values
-    faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("index", "<i4", (3,))])
-    faces["count"], faces["index"] = 3, mesh.faces
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
-    header += [f"property {names[kind]} {name}" for name, kind in columns]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
-    with whole_file(path) as partial, partial.open("wb") as handle:
-        handle.write("\n".join(header).encode("ascii"))
-        handle.write(vertices.tobytes())
-        handle.write(faces.tobytes())
+    return columns
+
+
+def _vertex_rows(mesh: Mesh, part: slice) -> NDArray[np.void]:
+    """What is written for the vertices of `part`."""
+    fields = [field[part] for field in (mesh.vertices, mesh.normals, mesh.colours) if field is not None]
+    columns = _columns(mesh)
+    rows = np.empty(len(fields[0]), dtype=columns)
+    for (name, _), values in zip(columns, (field[:, k] for field in fields for k in range(3)), strict=True):
+        rows[name] = values
+    return rows
+
+
+def read_metric(path: Path) -> Metric | None:
+    """The metric frame that a PLY of this package is written in; None for every other file.
+
+    Raises:
+        DataError: the comment that names it is damaged.
+    """
+    with path.open("rb") as handle:
+        if handle.readline().strip() != b"ply":
+            return None
+        for line in handle:
+            if line.startswith(b"end_header"):
+                return None
+            if line.startswith(f"comment {_METRIC}".encode()):
+                return _parse_metric(path, line.split(_METRIC.encode(), 1)[1])
+    return None
+
+
+def _parse_metric(path: Path, text: bytes) -> Metric:
+    try:
+        return Metric.from_dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, DataError) as error:
+        raise DataError(f"{path}: its comment on the metric frame is damaged ({error}); export it again") from error
 
 
 def read_mesh(path: Path) -> Mesh:
     """Read triangles and vertex colours in any format that trimesh knows by the file's suffix (PLY, OBJ, STL, OFF, GLB).
 
+    The world frame of its scene is what comes back: a metric frame that the file names is undone, see `write_ply`.
     Normals are not read; `nsr.mesh.surface.vertex_normals` makes them from the faces.
 
     Raises:
@@ -64,4 +117,5 @@ def read_mesh(path: Path) -> Mesh:
     mesh = Mesh(vertices, faces, colours=colours)
     if not mesh.face_areas().sum() > 0:
         raise DataError(f"{path}: its triangles have no area; export it again")
-    return mesh
+    metric = read_metric(path)
+    return mesh if metric is None else mesh.moved(metric.similarity.inverse())

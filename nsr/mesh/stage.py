@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from nsr.config import Config, MeshConfig, section
+from nsr.config import Config, section
 from nsr.errors import DataError
 from nsr.log import get_logger
-from nsr.mesh import clean, cull
-from nsr.mesh.grid import FloatArray, SdfFunction
+from nsr.mesh import clean
+from nsr.mesh.cleaning import StepLog, clean_mesh
+from nsr.mesh.decimate import decimate
+from nsr.mesh.depth import depth_frames, scene_voxel
 from nsr.mesh.io import write_ply
-from nsr.mesh.marching_cubes import extract
-from nsr.mesh.surface import Mesh
-from nsr.mesh.tsdf import DepthFrame, fuse
-from nsr.mesh.visibility import cameras_of
+from nsr.mesh.marching_cubes import extract, sdf_normals
+from nsr.mesh.metric import metric_of
+from nsr.mesh.surface import Mesh, pieces
+from nsr.mesh.topology import hole_report
+from nsr.mesh.tsdf import fuse
 from nsr.provenance import hash_files, manifest, write_json
-from nsr.scene.scene import Scene, load_scene
+from nsr.scene.scene import load_scene
 
-ColourFunction = Callable[[FloatArray, FloatArray], FloatArray]
-
-FRAGMENT_SHARE = 0.01  # of the largest component's area; smaller pieces left by the visibility cull are crumbs
-_POINTS_AT_ONCE = 1 << 18
+ColourFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def mesh_stage(model: Path, scene: Path, out: Path, config: Config, *, device: str = "auto", threads: int = 0) -> dict[str, Any]:
@@ -35,78 +38,109 @@ def mesh_stage(model: Path, scene: Path, out: Path, config: Config, *, device: s
     Raises:
         EmptyMesh: nothing to extract, or culling removed all; the message says which step.
     """
-    start = time.perf_counter()
-    _check_target(out)
-    trained, where = _load(model, device, threads)
-    loaded = load_scene(scene)
-    sdf, colour = _numpy_functions(trained, where)
-    mesh = extract(sdf, config.mesh.resolution)
-    mesh, facts = clean_mesh(mesh, loaded, config.mesh, threads)
-    if config.mesh.colours:
-        mesh = with_colours(mesh, colour)
+    run = _Run(model, scene, out, config, device, threads)
+    trained, settings = run.trained, config.mesh
+    occupied = trained.occupied if settings.rendered else None
+    mesh = extract(trained.sdf, settings.resolution, occupied=occupied, device=run.device)
+    # Linear interpolation puts the vertices of a cut by the unit ball this far inside it.
+    parts = run.cleaned(mesh, cap=1e-7 + 0.25 * (2.0 / settings.resolution) ** 2)
+    mesh, facts = run.decimated(parts.mesh)
+    if len(mesh.faces) < len(parts.mesh.faces):
+        normals = sdf_normals(trained.sdf, mesh.vertices, 1.0 / settings.resolution, run.device)
+        mesh = Mesh(mesh.vertices, mesh.faces, normals)
+    if settings.colours:
+        mesh = with_colours(mesh, trained.colour, run.device)
     facts |= {"kind": "marching-cubes", "settings": section(config, "mesh")}
-    return _write(out, mesh, loaded, facts | _facts_of(trained, model, start))
+    return run.write(mesh, parts.count, facts)
 
 
 def tsdf_stage(model: Path, scene: Path, out: Path, config: Config, *, device: str = "auto", threads: int = 0) -> dict[str, Any]:
-    """Fusion of the model's rendered depth over all views of the scene, then the same cleaning; see `mesh_stage`."""
-    start = time.perf_counter()
-    _check_target(out)
-    trained, _ = _load(model, device, threads)
-    loaded = load_scene(scene)
-    frames = _rendered_frames(trained, loaded, config.tsdf.downscale, config.tsdf.min_opacity)
-    mesh = fuse(frames, config.tsdf.voxel, config.tsdf.truncation)
-    mesh, facts = clean_mesh(mesh, loaded, config.mesh, threads)
-    facts |= {"kind": "tsdf", "settings": section(config, "mesh", "tsdf")}
-    return _write(out, mesh, loaded, facts | _facts_of(trained, model, start))
+    """Fusion of the model's depth over all views of the scene, then the same cleaning; see `mesh_stage`."""
+    run = _Run(model, scene, out, config, device, threads)
+    voxel = config.tsdf.voxel or scene_voxel(run.scene, config.tsdf.downscale)
+    seen = [0, 0]
+    mesh = fuse(depth_frames(run.trained, run.scene, config.tsdf, seen), voxel, config.tsdf.truncation)
+    parts = run.cleaned(mesh, cap=0.0)
+    mesh, facts = run.decimated(parts.mesh)
+    facts |= {"kind": "tsdf", "settings": section(config, "mesh", "tsdf"), "voxel": voxel}
+    facts |= {"depth_pixels": {"solid": seen[0], "used": seen[1]}}
+    return run.write(mesh, parts.count, facts)
 
 
-def clean_mesh(mesh: Mesh, scene: Scene, config: MeshConfig, threads: int = 0) -> tuple[Mesh, dict[str, Any]]:
-    """Mask culling, largest components, visibility culling, crumbs; in the unit frame.
+class _Run:
+    """What both stages do the same way: read, clean, decimate, write."""
 
-    The masks go first, so that what they rule out neither counts as a component nor hides the object.
+    def __init__(self, model: Path, scene: Path, out: Path, config: Config, device: str, threads: int) -> None:
+        self.start = time.perf_counter()
+        _check_target(out)
+        self.model, self.out, self.settings, self.threads = model, out, config.mesh, threads
+        self.metric = metric_of(config.mesh.metric)
+        self.trained, self.device = _load(model, device, threads)
+        self.scene = load_scene(scene)
+        self.log = StepLog()
 
-    Returns:
-        the cleaned mesh, and {"steps": [{"step", "triangles"}], "notes": [...]} for its JSON.
-
-    Raises:
-        EmptyMesh: a step removed the last face.
-    """
-    cameras = cameras_of(scene.views, scene.unit_w2c(scene.views))
-    notes: list[str] = []
-    mesh = clean.require_faces(clean.drop_degenerate(mesh), "extraction", "look at the training curve and prepare.region")
-    steps = [{"step": "extracted", "triangles": len(mesh.faces)}]
-
-    def done(step: str, result: Mesh, remedy: str) -> Mesh:
-        steps.append({"step": step, "triangles": len(result.faces)})
-        get_logger().info("%s: %d triangles left", step, len(result.faces))
-        return clean.require_faces(result, step, remedy)
-
-    if config.mask_dilation >= 0 and scene.has_masks:
-        mesh = done(
-            "mask culling",
-            cull.cull_masked(mesh, cameras, config.mask_dilation),
-            "the model's surface lies outside the object masks; look at them, raise mesh.mask_dilation, or switch off with -1",
+    def cleaned(self, mesh: Mesh, cap: float) -> clean.Parts:
+        """The cleaned mesh and its components."""
+        occupied = self.trained.occupied.cpu().numpy()
+        return clean_mesh(
+            mesh, self.scene, self.settings, self.log, occupied=occupied, cap=cap, device=self.device, threads=self.threads
         )
-    elif config.mask_dilation >= 0:
-        notes.append("no mask culling: the scene has no masks")
-    mesh = done("largest components", clean.largest_components(mesh, config.components), "set mesh.components=0")
-    if config.min_views > 0:
-        mesh = cull.cull_unseen(mesh, cameras, config.min_views, threads)
-        mesh = done("visibility culling", mesh, "no camera sees the surface; lower mesh.min_views and look at the scene's region")
-        mesh = done("crumbs", clean.drop_fragments(mesh, FRAGMENT_SHARE), "set mesh.min_views=0")
-    return mesh, {"steps": steps, "notes": notes}
+
+    def decimated(self, mesh: Mesh) -> tuple[Mesh, dict[str, Any]]:
+        """The mesh with the wanted number of triangles, and the record of all steps with the error that this made."""
+        facts: dict[str, Any] = {}
+        if 0 < self.settings.triangles < len(mesh.faces):
+            # The region's radius is 1 in the unit frame.
+            mesh, found = decimate(mesh, self.settings.triangles, self.settings.max_error / 100.0, self.threads)
+            scale = self.scene.similarity.scale * (self.metric.similarity.scale if self.metric else 1.0)
+            errors = {key: found[key] * scale for key in ("max_error", "mean_error")}
+            facts["decimation"] = {**found, **errors}
+            if found["after"] == found["before"]:
+                self.log.notes.append("not decimated: no smaller mesh keeps within mesh.max_error")
+            self.log.done("decimation", mesh, "raise mesh.triangles")
+        return mesh, facts | {"steps": self.log.steps, "notes": self.log.notes}
+
+    def write(self, mesh: Mesh, components: int, facts: dict[str, Any]) -> dict[str, Any]:
+        """Move the mesh to the world or metric frame, write it and its JSON (last)."""
+        world = self.scene.similarity
+        frame = world if self.metric is None else self.metric.similarity.compose(world)
+        moved = mesh.moved(frame)
+        write_ply(self.out, moved, self.metric)
+        where = {"scene": self.scene.name, "similarity": world.to_dict()}
+        if self.metric is None:
+            where |= {"frame": "world", "unit": self.scene.unit}
+        else:
+            where |= {"frame": "metric", "unit": self.metric.unit, "metric": self.metric.to_dict()}
+        result = where | clean.mesh_facts(moved, components=components)
+        if self.settings.holes:
+            result["holes"] = hole_report(moved)
+        result |= facts | {
+            "seconds": time.perf_counter() - self.start,
+            "memory": peak_memory(self.device),
+            "train": {key: self.trained.info.get(key) for key in ("step", "train_views")},
+            "manifest": manifest(model=hash_files([self.model])),
+        }
+        write_json(self.out.with_suffix(".json"), result)
+        get_logger().info("%s: %d vertices, %d triangles", self.out, result["vertices"], result["triangles"])
+        return result
 
 
-def with_colours(mesh: Mesh, colour: ColourFunction) -> Mesh:
+def with_colours(mesh: Mesh, colour: ColourFunction, device: torch.device | str = "cpu") -> Mesh:
     """The mesh with the colours that `colour(points, normals)` (P, 3), in [0, 1], gives its vertices (unit frame)."""
     assert mesh.normals is not None
     out = np.empty((len(mesh.vertices), 3), dtype=np.uint8)
-    for start in range(0, len(out), _POINTS_AT_ONCE):
-        part = slice(start, start + _POINTS_AT_ONCE)
-        values = colour(mesh.vertices[part].astype(np.float32), mesh.normals[part])
-        out[part] = np.rint(np.clip(values, 0.0, 1.0) * 255.0)
+    for part in pieces(len(out)):
+        points, normals = (torch.from_numpy(field[part]).float().to(device) for field in (mesh.vertices, mesh.normals))
+        out[part] = (colour(points, normals).clamp(0, 1) * 255.0).round().byte().cpu().numpy()
     return Mesh(mesh.vertices, mesh.faces, mesh.normals, out)
+
+
+def peak_memory(device: torch.device | str) -> dict[str, float]:
+    """Most memory that this process had so far, GB (1e9 bytes): of the host, and of tensors on a GPU (0 without)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    on_gpu = torch.cuda.is_available() and torch.device(device).type == "cuda"
+    return {"host_gb": round(host, 3), "gpu_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3) if on_gpu else 0.0}
 
 
 def _check_target(out: Path) -> None:
@@ -117,8 +151,6 @@ def _check_target(out: Path) -> None:
 
 
 def _load(model: Path, device: str, threads: int) -> tuple[Any, Any]:
-    import torch
-
     from nsr.rendering.device import pick_device
     from nsr.train.model_file import load_model
 
@@ -126,48 +158,3 @@ def _load(model: Path, device: str, threads: int) -> tuple[Any, Any]:
         torch.set_num_threads(threads)
     where = pick_device(device)
     return load_model(model, where), where
-
-
-def _numpy_functions(trained: Any, device: Any) -> tuple[SdfFunction, ColourFunction]:
-    import torch
-
-    def tensor(values: FloatArray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
-
-    def numpy(values: torch.Tensor) -> NDArray[np.float32]:
-        return values.detach().float().cpu().numpy()
-
-    return (
-        lambda points: numpy(trained.sdf(tensor(points))),
-        lambda points, normals: numpy(trained.colour(tensor(points), tensor(normals))),
-    )
-
-
-def _rendered_frames(trained: Any, scene: Scene, downscale: int, min_opacity: float) -> Iterator[DepthFrame]:
-    from nsr.rendering.render import render_view
-
-    for number, (view, w2c) in enumerate(zip(scene.views, scene.unit_w2c(scene.views), strict=True), start=1):
-        K, width, height = view.shrunk(downscale)
-        image = render_view(trained, K, w2c, width, height)
-        get_logger().info("depth of view %s (%d of %d)", view.name, number, len(scene.views))
-        depth = np.where(image.opacity >= min_opacity, image.depth, 0.0).astype(np.float32)
-        yield DepthFrame(depth, np.asarray(image.colour, dtype=np.float32), K, w2c)
-
-
-def _facts_of(trained: Any, model: Path, start: float) -> dict[str, Any]:
-    return {
-        "seconds": time.perf_counter() - start,
-        "train": {key: trained.info.get(key) for key in ("step", "train_views")},
-        "manifest": manifest(model=hash_files([model])),
-    }
-
-
-def _write(out: Path, mesh: Mesh, scene: Scene, facts: dict[str, Any]) -> dict[str, Any]:
-    """Move the mesh to the world frame, write it and its JSON (last)."""
-    world = mesh.moved(scene.similarity)
-    write_ply(out, world)
-    result = {"scene": scene.name, "frame": "world", "unit": scene.unit, "similarity": scene.similarity.to_dict()}
-    result |= clean.mesh_facts(world) | facts
-    write_json(out.with_suffix(".json"), result)
-    get_logger().info("%s: %d vertices, %d triangles", out, result["vertices"], result["triangles"])
-    return result

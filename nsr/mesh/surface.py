@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from nsr.conventions import Array, Similarity
 
+AT_ONCE = 1 << 19  # vertices or faces worked on at once: what a step needs beside the mesh is bounded by this
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -31,10 +33,14 @@ class Mesh:
         faces = self.faces[keep]
         used = np.zeros(len(self.vertices), dtype=bool)
         used[faces] = True
+        if used.all() and len(faces) == len(self.faces):
+            return self
         index = np.cumsum(used) - 1
+        for part in pieces(len(faces)):
+            faces[part] = index[faces[part]]
         return Mesh(
             vertices=self.vertices[used],
-            faces=index[faces].reshape(-1, 3),
+            faces=faces,
             normals=None if self.normals is None else self.normals[used],
             colours=None if self.colours is None else self.colours[used],
         )
@@ -44,14 +50,31 @@ class Mesh:
         normals = None if self.normals is None else (self.normals @ similarity.R.T).astype(np.float32)
         return Mesh(similarity.apply(self.vertices), self.faces, normals, self.colours)
 
-    def face_vectors(self) -> Array:
-        """Cross products (T, 3) of the faces' edges: outward, with twice the face's area as length."""
-        a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
+    def face_vectors(self, part: slice = slice(None)) -> Array:
+        """Cross products (T, 3) of the edges of all or some faces: outward, with twice the face's area as length."""
+        a, b, c = (self.vertices[self.faces[part, k]] for k in range(3))
         return np.cross(b - a, c - a)
 
     def face_areas(self) -> Array:
         """Areas (T,) of the faces, in squared lengths of the vertices' frame."""
-        return 0.5 * np.linalg.norm(self.face_vectors(), axis=1)
+        areas = np.empty(len(self.faces))
+        for part in pieces(len(areas)):
+            areas[part] = 0.5 * np.linalg.norm(self.face_vectors(part), axis=1)
+        return areas
+
+    def volume(self) -> float:
+        """Enclosed volume, cubed lengths of the vertices' frame; negative if triangles face inward. Of closed meshes only."""
+        centre = self.vertices.mean(axis=0)
+        parts = pieces(len(self.faces))
+        return sum(
+            float(np.einsum("tx,tx->", self.vertices[self.faces[part, 0]] - centre, self.face_vectors(part))) / 6
+            for part in parts
+        )
+
+
+def pieces(count: int) -> list[slice]:
+    """Ranges that cut `count` vertices or faces into parts of a bounded size."""
+    return [slice(start, start + AT_ONCE) for start in range(0, count, AT_ONCE)]
 
 
 def vertex_normals(mesh: Mesh) -> NDArray[np.float32]:

@@ -44,7 +44,9 @@ def raycasting_scene(vertices: Array, faces: NDArray[np.int64], origin: Array, t
     import open3d as o3d
 
     scene = o3d.t.geometry.RaycastingScene(nthreads=threads)
-    scene.add_triangles(np.ascontiguousarray(vertices - origin, dtype=np.float32), np.ascontiguousarray(faces, dtype=np.uint32))
+    near = np.empty(vertices.shape, dtype=np.float32)
+    np.subtract(vertices, origin, out=near, casting="same_kind")
+    scene.add_triangles(near, faces.astype(np.uint32))
     return scene
 
 
@@ -132,6 +134,8 @@ def inside_masks(points: Array, cameras: Sequence[Camera], radius: int) -> NDArr
     for camera in cameras:
         mask = dilated_mask(camera, radius)
         todo = np.flatnonzero(keep)
-        inside, column, row = in_image(camera, points[todo])
-        keep[todo[inside]] = mask[row, column]
+        for start in range(0, len(todo), _RAYS_AT_ONCE):
+            part = todo[start : start + _RAYS_AT_ONCE]
+            inside, column, row = in_image(camera, points[part])
+            keep[part[inside]] = mask[row, column]
     return keep

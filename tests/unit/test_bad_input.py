@@ -96,7 +96,7 @@ def test_prepare(case, neus, refused):
         (["model.radiance.view_degree=9"], ("model.radiance.view_degree", "0, 1, 2, 3 or 4")),
         (["train.optim.betas=[0.9,2]"], ("train.optim.betas", "less than 1")),
         (["train.log_every=0"], ("train.log_every", "greater than 0")),
-        (["tsdf.voxel=nan"], ("tsdf.voxel", "greater than 0")),
+        (["tsdf.voxel=nan"], ("tsdf.voxel", "not be negative")),
         (["prepare.region_margin=0"], ("prepare.region_margin", "greater than 0")),
         (["--settings", "{mesh"], ("--settings", "not JSON")),
         (["--settings", "[1, 2]"], ("settings", "not a mapping", "key: value")),

@@ -6,6 +6,7 @@ import argparse
 import re
 from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ PROGRAMS = {
     "sdf_core": [],
     "mlp": [],
     "march_composite": [],
+    "mesh": [],
     "train": ["--scene", "scene"],
 }
 
@@ -129,3 +131,23 @@ def test_every_case_runs_or_says_why_not(name, options, rows, monkeypatch, capsy
     if name != "mlp":
         assert any("triton" in line for line in measured)
     assert not [line for line in skipped if "tcnn" not in line and "nerfacc" not in line and name != "mlp"]
+
+
+def test_mesh_of_a_shape_on_the_cpu(capsys):
+    module = program("mesh")
+    module.main(module.build_parser().parse_args(["--device", "cpu", "--shape", "sphere", "--resolution", "48", "32"]))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()[:2] in ("32", "48")]
+    assert [row[0] for row in rows] == ["32", "48"], "rising, or the peak of memory would be the largest's"
+    for resolution, triangles, whole, *parts in rows:
+        # Marching cubes leaves about 3 triangles for each cell face that the surface's area has.
+        assert float(triangles) == pytest.approx(3.0 * 4 * np.pi * 0.36 * (int(resolution) / 2) ** 2, rel=0.1)
+        assert float(whole) == pytest.approx(sum(map(float, parts[:3])), abs=0.03)
+
+
+def test_shapes_of_the_mesh_benchmark_are_distances():
+    for sdf in program("mesh").SHAPES.values():
+        points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1.6 - 0.8
+        points.requires_grad_()
+        slope = torch.autograd.grad(sdf(points).sum(), points)[0].norm(dim=1)
+        assert slope.max() < 1.7  # steeper ones would be searched for too narrowly
+        assert slope.median() > 0.5

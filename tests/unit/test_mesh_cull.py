@@ -1,4 +1,4 @@
-"""Visibility and mask culling, components, reading and writing."""
+"""Visibility and mask culling, reading and writing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import trimesh
 from PIL import Image
 
 from nsr.conventions import MASK_BACKGROUND, MASK_IGNORE, MASK_OBJECT
-from nsr.errors import DataError, EmptyMesh
-from nsr.mesh import clean, cull
+from nsr.errors import DataError
+from nsr.mesh import cull
 from nsr.mesh.io import read_mesh, write_ply
 from nsr.mesh.surface import Mesh
 from nsr.mesh.visibility import Camera, dilated_mask, inside_masks, times_seen
+from tests.unit.shapes import ball, joined
 
 WIDTH, HEIGHT = 160, 120
 K = np.array([[150.0, 0.0, 80.0], [0.0, 150.0, 60.0], [0.0, 0.0, 1.0]])
@@ -37,19 +38,6 @@ def around(count=12, distance=3.0):
     z, angle = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     r = np.sqrt(1 - z * z)
     return [camera(distance * np.array(p)) for p in zip(r * np.cos(angle), r * np.sin(angle), z, strict=True)]
-
-
-def ball(radius, centre=(0.0, 0.0, 0.0), subdivisions=3):
-    made = trimesh.creation.icosphere(subdivisions=subdivisions, radius=radius)
-    return Mesh(np.asarray(made.vertices) + centre, np.asarray(made.faces, dtype=np.int64))
-
-
-def joined(*meshes):
-    offsets = np.cumsum([0, *(len(m.vertices) for m in meshes)])
-    return Mesh(
-        np.concatenate([m.vertices for m in meshes]),
-        np.concatenate([m.faces + o for m, o in zip(meshes, offsets, strict=False)]),
-    )
 
 
 def write_mask(path, mask):
@@ -148,40 +136,6 @@ def test_mask_culling_cuts_faces(tmp_path):
     left = cull.cull_masked(ball(0.5), [camera(np.array([0.0, -3.0, 0.0]), write_mask(tmp_path / "m.png", mask))], 0)
     assert len(left.faces)
     assert left.vertices[:, 0].max() < 0.02
-
-
-def test_largest_components_by_area_not_by_count():
-    small_fine, large_coarse, middle = ball(0.2, (2, 0, 0), 4), ball(0.5, (0, 0, 0), 1), ball(0.3, (-2, 0, 0), 2)
-    mesh = joined(small_fine, large_coarse, middle)
-    assert clean.face_components(mesh)[0] == 3
-    one = clean.largest_components(mesh, 1)
-    assert len(one.faces) == len(large_coarse.faces)
-    assert np.linalg.norm(one.vertices, axis=1) == pytest.approx(0.5)
-    two = clean.largest_components(mesh, 2)
-    assert len(two.faces) == len(large_coarse.faces) + len(middle.faces)
-    assert len(clean.largest_components(mesh, 0).faces) == len(mesh.faces)
-    assert len(clean.drop_fragments(mesh, 0.3).faces) == len(two.faces)
-
-
-def test_watertight_and_facts():
-    mesh = ball(0.5)
-    facts = clean.mesh_facts(mesh)
-    assert facts["watertight"]
-    assert facts["components"] == 1
-    assert facts["area"] == pytest.approx(np.pi, rel=0.01)
-    assert not clean.is_watertight(mesh.select(np.arange(len(mesh.faces)) > 0))
-    flipped = mesh.faces.copy()
-    flipped[0] = flipped[0, ::-1]
-    assert not clean.is_watertight(Mesh(mesh.vertices, flipped))
-
-
-def test_degenerate_faces_and_unused_vertices_go():
-    mesh = Mesh(np.eye(4, 3), np.array([[0, 1, 2], [0, 1, 1]]), colours=np.arange(12, dtype=np.uint8).reshape(4, 3))
-    left = clean.drop_degenerate(mesh)
-    assert left.faces.tolist() == [[0, 1, 2]]
-    assert left.colours.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    with pytest.raises(EmptyMesh, match="culling left no surface; do this"):
-        clean.require_faces(left.select(np.array([False])), "culling", "do this")
 
 
 def test_ply_round_trip_and_independent_reader(tmp_path):
