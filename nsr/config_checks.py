@@ -45,6 +45,11 @@ _POSITIVE = (
     "tsdf.voxel",
     "tsdf.truncation",
     "tsdf.downscale",
+    "texture.size",
+    "texture.views",
+    "texture.sharpness",
+    "texture.feather",
+    "texture.quality",
     "render.downscale",
     "evaluate.samples",
     "evaluate.max_distance",
@@ -55,6 +60,10 @@ _NOT_NEGATIVE = (
     "train.optim.weight_decay",
     "train.optim.table_weight_decay",
     "train.optim.hold_steps",
+    "texture.faces",
+    "texture.padding",
+    "texture.outlier",
+    "texture.metres",
 )
 _VIEW_DEGREES = ("model.radiance.view_degree", "model.background.view_degree")
 _SHARES = ("sfm.min_registered", "prepare.alpha_background", "tsdf.min_opacity")
