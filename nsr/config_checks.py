@@ -81,6 +81,7 @@ def check_config(config: Config) -> None:
     if not all(0 <= beta < 1 for beta in config.train.optim.betas):
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
     _check_backend(config)
+    _check_texture(config)
 
 
 def _check_numbers(config: Config) -> None:
@@ -105,6 +106,16 @@ def _check_backend(config: Config) -> None:
         found = " and ".join(f"{key}={str(attrgetter(key)(config)).lower()}" for key in wrong)
         advice = " ".join(f"{key}={str(value).lower()}" for key, value in wanted.items())
         raise ConfigError(f"train.backend: tcnn does not go with {found}; set {advice}, or train.backend=auto")
+
+
+def _check_texture(config: Config) -> None:
+    texture = config.texture
+    if not 0 < texture.max_angle < 90:
+        raise ConfigError(f"texture.max_angle: {texture.max_angle} must lie between 0 and 90 degrees, without them")
+    if texture.quality > 100:
+        raise ConfigError(f"texture.quality: {texture.quality} must be at most 100")
+    if not all(math.isfinite(number) for number in texture.up):
+        raise ConfigError(f"texture.up: {list(texture.up)} must be three numbers, a direction or 0, 0, 0")
 
 
 def _schedules(section: Any, prefix: str = "") -> Iterator[tuple[str, Schedule]]:

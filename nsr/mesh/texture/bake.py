@@ -105,4 +105,4 @@ def gather(
 
 def _unit(vectors: Floats) -> Floats:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1.0)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)

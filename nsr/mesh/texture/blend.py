@@ -104,19 +104,21 @@ def blended(best: Best, gains: Floats, sharpness: float, outlier: float, threads
     """Colours (P, 3) in 0..255; 0 where no photograph sees the point.
 
     A photograph's weight is its quality over the best one's to the power `sharpness`: continuous over the surface, so that
-    neither charts nor faces get borders. With `outlier` > 0 it falls with the distance d from the weighted median colour
-    as exp(-d^2 / (2 s^2)), s = 255 * outlier.
+    neither charts nor faces get borders. With `outlier` > 0 it falls with the distance d from the median colour (weighted
+    with the quality) as exp(-d^2 / (2 s^2)), s = 255 * outlier.
     """
     out = np.zeros((len(best.quality), 3), dtype=np.float32)
 
     def part(chunk: slice) -> int:
         quality = best.quality[chunk]
         top = quality.max(axis=1, keepdims=True)
-        weight = (quality / np.where(top > 0, top, 1.0)) ** np.float32(sharpness)
+        share = np.asarray(quality / np.where(top > 0, top, 1.0), dtype=np.float32)
+        weight = np.asarray(share ** np.float32(sharpness), dtype=np.float32)
         colour = best.colour[chunk].astype(np.float32) * gains[best.view[chunk]]
         if outlier > 0:
-            away = ((colour - weighted_median(colour, weight)[:, None]) ** 2).mean(axis=2)
-            weight = weight * np.maximum(np.exp(-away / (2.0 * (255.0 * outlier) ** 2)), 1e-6)
+            # The median is of gentler weights: the best photograph alone must not be able to outvote the others.
+            away = ((colour - weighted_median(colour, share)[:, None]) ** 2).mean(axis=2)
+            weight *= np.maximum(np.exp(-away / (2.0 * (255.0 * outlier) ** 2)), 1e-6)
         total = weight.sum(axis=1, keepdims=True)
         mean = np.einsum("pk,pkc->pc", weight, colour) / np.where(total > 0, total, 1.0)
         out[chunk] = np.clip(mean, 0.0, 255.0)

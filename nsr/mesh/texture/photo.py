@@ -147,5 +147,3 @@ def bilinear(layers: NDArray[np.floating] | NDArray[np.uint8], place: Floats) ->
     upper = flat[first] * (1.0 - x) + flat[first + right] * x
     lower = flat[first + down] * (1.0 - x) + flat[first + down + right] * x
     return np.asarray(upper * (1.0 - y) + lower * y, dtype=np.float32)
-
-

@@ -18,7 +18,7 @@ from nsr.log import get_logger
 from nsr.mesh.io import read_mesh, write_ply
 from nsr.mesh.surface import Mesh
 from nsr.mesh.texture import files
-from nsr.mesh.texture.atlas import Atlas, TexturedMesh, simplified, unwrap
+from nsr.mesh.texture.atlas import TexturedMesh, simplified, unwrap
 from nsr.mesh.texture.bake import Pixels, Shot, bake
 from nsr.mesh.texture.check import draw, psnr, seam_error
 from nsr.mesh.texture.frame import file_frame
@@ -75,9 +75,7 @@ def shots_of(views: Sequence[View], origin: Array) -> list[Shot]:
     """The views with cameras in the world moved by -`origin`."""
     moved = np.eye(4)
     moved[:3, 3] = origin
-    return [
-        Shot(view.name, Pinhole(view.K, view.w2c @ moved, view.width, view.height), partial(_read, view)) for view in views
-    ]
+    return [Shot(view.name, Pinhole(view.K, view.w2c @ moved, view.width, view.height), partial(_read, view)) for view in views]
 
 
 def _read(view: View) -> tuple[Pixels, Pixels | None]:
