@@ -44,7 +44,10 @@ def appended(name: str) -> tuple[str, str, str]:
 
 
 CHANGES = {
-    "mesh.resolution": (settings("{mesh: {resolution: 99}}"), both({"mesh", "texture", "evaluate_mesh:mesh"}, {"mesh", "texture"})),
+    "mesh.resolution": (
+        settings("{mesh: {resolution: 99}}"),
+        both({"mesh", "texture", "evaluate_mesh:mesh"}, {"mesh", "texture"}),
+    ),
     "train.steps": (settings("{train: {steps: 99}}"), both({"train", *PHOTOGRAPHED_AFTER_TRAIN}, {"train", *POSED_AFTER_TRAIN})),
     # Marching cubes and fusion share their cleaning and lie in one module, so both run again.
     "a module of the mesh stage": (

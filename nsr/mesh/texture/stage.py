@@ -28,6 +28,7 @@ from nsr.provenance import hash_files, manifest, write_json
 from nsr.scene.images import load_view_images, load_view_masks
 from nsr.scene.scene import Scene, View, load_scene
 
+_DISTANCE_POINTS = 100_000
 NAMES = ("textured.glb", "textured.obj", "textured.mtl", "textured.jpg", "textured.ply", "texture.json")
 
 
@@ -54,10 +55,12 @@ def texture_stage(mesh: Path, scene: Path, out: Path, config: Config, *, threads
     get_logger().info("%d of %d triangles to unwrap", len(surface.faces), len(whole.faces))
     atlas = unwrap(surface, settings.size, settings.padding)
     rays = raycasting_scene(surface.vertices, surface.faces, np.zeros(3), threads)
+    loss = distance_to(rays, whole.vertices - origin, threads)
     textured, coloured, facts = bake(atlas, rays, shots_of(baked, origin), settings, threads)
     facts |= measured(textured, rays, loaded, {view.name for view in baked}, origin, threads=threads)
     facts |= {"scene": loaded.name, "frame": settings.frame, "unit": "metre" if settings.frame == "gltf" else loaded.unit}
     facts |= {"world_to_file": similarity.to_dict(), "notes": notes, "triangles": len(surface.faces)}
+    facts["simplified"] = {"from": len(whole.faces), "unit": loaded.unit, **loss}
 
     def leaving(part: Mesh) -> Mesh:
         return replace(part, vertices=part.vertices + origin).moved(similarity)
@@ -69,6 +72,13 @@ def texture_stage(mesh: Path, scene: Path, out: Path, config: Config, *, threads
     write_json(out / "texture.json", facts)
     get_logger().info("%s: %.1f dB on its photographs, %d charts", out, facts["psnr"] or 0.0, atlas.charts)
     return facts
+
+
+def distance_to(rays: Any, points: Array, threads: int = 0) -> dict[str, float]:
+    """Mean and largest distance of points (P, 3), at most some 10^5 of them, from the surface of an open3d RaycastingScene."""
+    some = points[:: max(1, len(points) // _DISTANCE_POINTS)].astype(np.float32)
+    distance = rays.compute_distance(some, nthreads=threads).numpy()
+    return {"mean": float(distance.mean()), "max": float(distance.max())}
 
 
 def shots_of(views: Sequence[View], origin: Array) -> list[Shot]:
