@@ -45,7 +45,6 @@ _POSITIVE = (
     "tsdf.voxel",
     "tsdf.truncation",
     "tsdf.downscale",
-    "texture.size",
     "texture.views",
     "texture.sharpness",
     "texture.feather",
@@ -65,6 +64,7 @@ _NOT_NEGATIVE = (
     "texture.outlier",
     "texture.metres",
 )
+MAX_TEXTURE = 16384  # texels per side
 _VIEW_DEGREES = ("model.radiance.view_degree", "model.background.view_degree")
 _SHARES = ("sfm.min_registered", "prepare.alpha_background", "tsdf.min_opacity")
 
@@ -112,6 +112,8 @@ def _check_texture(config: Config) -> None:
     texture = config.texture
     if not 0 < texture.max_angle < 90:
         raise ConfigError(f"texture.max_angle: {texture.max_angle} must lie between 0 and 90 degrees, without them")
+    if not 32 <= texture.size <= MAX_TEXTURE:
+        raise ConfigError(f"texture.size: {texture.size} must lie between 32 and {MAX_TEXTURE}, what viewers and memory bear")
     if texture.quality > 100:
         raise ConfigError(f"texture.quality: {texture.quality} must be at most 100")
     if not all(math.isfinite(number) for number in texture.up):

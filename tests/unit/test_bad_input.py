@@ -97,6 +97,7 @@ def test_prepare(case, neus, refused):
         (["train.optim.betas=[0.9,2]"], ("train.optim.betas", "less than 1")),
         (["train.log_every=0"], ("train.log_every", "greater than 0")),
         (["tsdf.voxel=nan"], ("tsdf.voxel", "greater than 0")),
+        (["texture.size=99999"], ("texture.size", "between 32 and 16384")),
         (["texture.max_angle=90"], ("texture.max_angle", "between 0 and 90")),
         (["texture.up=[0,nan,1]"], ("texture.up", "three numbers")),
         (["texture.quality=101"], ("texture.quality", "at most 100")),

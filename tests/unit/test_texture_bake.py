@@ -326,3 +326,12 @@ def test_a_box_of_twelve_faces_is_unwrapped():
     atlas = unwrap(with_normals(box.vertices, box.faces), SIZE, 4)
     assert 1 <= atlas.charts <= 12
     assert set(rasterise(atlas, SIZE, 1).face.tolist()) == set(range(12))
+
+
+def test_two_runs_give_the_same_texture():
+    first, second = (
+        bake(unwrap(ball(), SIZE, 4), rays_of(ball()), shots(around(5)), replace(CONFIG, size=128), threads)[0]
+        for threads in (1, 3)
+    )
+    assert np.array_equal(first.atlas.uv, second.atlas.uv)
+    assert np.array_equal(first.image, second.image)

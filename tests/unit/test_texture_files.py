@@ -26,6 +26,7 @@ from nsr.scene.images import load_image, load_mask, save_png
 from nsr.scene.prepare import prepare
 from nsr.scene.scene import Scene, View, load_scene, save_scene
 from tests.unit.painted import around, ball, paint, photograph
+from tests.unit.programs import call
 
 SIZE = 256
 FAR = np.array([5.0e5, -2.0e5, 40.0])  # like map coordinates
@@ -224,14 +225,15 @@ def ball_scene(root: Path, masks: bool) -> Path:
 def test_stage_without_masks_in_gltf_frame(tmp_path):
     scene = ball_scene(tmp_path / "scene", masks=False)
     write_ply(tmp_path / "ball.ply", ball())
-    config = resolve([{"texture": {"size": SIZE, "faces": 600, "frame": "gltf", "up": [0, 0, 1]}}])
-    facts = texture_stage(tmp_path / "ball.ply", scene, tmp_path / "out", config, threads=1)
+    settings = [f"texture.size={SIZE}", "texture.faces=600", "texture.frame=gltf", "texture.up=[0,0,1]"]
+    assert call("texture", "--mesh", tmp_path / "ball.ply", "--scene", scene, "--out", tmp_path / "out", *settings) == 0
+    facts = json.loads((tmp_path / "out/texture.json").read_text())
     assert facts["unit"] == "metre"
     assert facts["psnr"] > 28
     assert facts["psnr_held_out"] is None
-    written = json.loads((tmp_path / "out/texture.json").read_text())
-    assert written["psnr_views"] == facts["psnr_views"]
-    assert written["world_to_file"]["scale"] == 0.01
+    assert facts["world_to_file"]["scale"] == 0.01
+    assert facts["triangles"] <= 600 < facts["simplified"]["from"]
+    assert 0.001 < facts["simplified"]["max"] < 0.05
     for name in ("textured.glb", "textured.obj"):
         mesh = trimesh.load(tmp_path / "out" / name, force="mesh", process=False)
         material = mesh.visual.material
