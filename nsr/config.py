@@ -218,7 +218,7 @@ class TextureConfig:
     split: Literal["train", "all"] = "all"  # photographs used; "train" leaves held-out views for texture.json's psnr_held_out
     views: int = 5  # photographs blended in a texel, the best ones
     sharpness: float = 4.0  # weight = (quality / best quality)^sharpness; higher: sharper, with more visible changes of view
-    max_angle: float = 75.0  # degrees between normal and direction to the camera
+    max_angle: float = 85.0  # degrees between normal and direction to the camera; slanted views serve where no better one is
     feather: float = 8.0  # px from mask, border and occlusion edges within which a photograph's weight falls to 0
     outlier: float = 0.1  # sRGB distance from the median colour at which a photograph loses weight; 0: all count
     exposure: bool = True  # even out exposure and white balance between photographs

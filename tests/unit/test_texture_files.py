@@ -251,6 +251,10 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match="none of 10 photographs sees the mesh"):
         texture_stage(tmp_path / "away.ply", scene, tmp_path / "out", config)
     assert not (tmp_path / "out").exists()
+    inside_out = replace(ball(2), faces=ball(2).faces[:, ::-1])
+    write_ply(tmp_path / "inside_out.ply", inside_out)
+    facts = texture_stage(tmp_path / "inside_out.ply", scene, tmp_path / "odd", config)
+    assert any("orientation" in note for note in facts["notes"])
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file where a folder is to be made"):
         texture_stage(tmp_path / "away.ply", scene, tmp_path / "file", config)

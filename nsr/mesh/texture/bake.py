@@ -42,7 +42,7 @@ def bake(
     """The texture, the mesh with photographs' colours at its vertices, and facts.
 
     Texels and vertices are points of the surface and take the same way: the best photographs of each, exposure, blending.
-    Memory: about 80 bytes a texel at 5 views, plus one photograph.
+    Memory: about 140 bytes for each texel of the charts at 5 views, plus one photograph.
 
     Args:
         scene: open3d RaycastingScene of the atlas's mesh, in the shots' world.

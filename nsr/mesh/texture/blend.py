@@ -13,6 +13,7 @@ from nsr.mesh.texture.photo import Floats, Photo, look
 POINTS_AT_ONCE = 1 << 17
 _GAIN_POINTS = 100_000
 _GAIN_LEVELS = (12.0, 243.0)  # darker and brighter pixels are noise or clipped and say nothing about exposure
+_GAIN_QUALITY = 0.25  # of the best one's, from which on a photograph says something about exposure
 _GAIN_PRIOR = 0.02  # share of an observation that draws a logarithmic gain towards 0
 _GAIN_SPREAD = 0.1  # difference of logarithms at which two observations begin to count as of different things
 _GAIN_ROUNDS = 5
@@ -76,7 +77,8 @@ def exposure_gains(best: Best, views: int) -> Floats:
         return np.ones((views, 3), dtype=np.float32)
     quality, view, colour = best.quality[several], best.view[several].astype(np.int64), best.colour[several]
     one, other = np.triu_indices(quality.shape[1], k=1)
-    usable = ((colour >= _GAIN_LEVELS[0]) & (colour <= _GAIN_LEVELS[1])).all(axis=2) & (quality > 0)
+    usable = ((colour >= _GAIN_LEVELS[0]) & (colour <= _GAIN_LEVELS[1])).all(axis=2)
+    usable &= quality > _GAIN_QUALITY * quality.max(axis=1, keepdims=True)
     point, pair = np.nonzero(usable[:, one] & usable[:, other])
     a, b = view[point, one[pair]], view[point, other[pair]]
     logs = np.log(np.maximum(colour, 1).astype(np.float64))

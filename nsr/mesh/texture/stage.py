@@ -29,6 +29,7 @@ from nsr.scene.images import load_view_images, load_view_masks
 from nsr.scene.scene import Scene, View, load_scene
 
 _DISTANCE_POINTS = 100_000
+_FEW_SEEN = 0.1  # share of the texels under which something is probably wrong
 NAMES = ("textured.glb", "textured.obj", "textured.mtl", "textured.jpg", "textured.ply", "texture.json")
 
 
@@ -57,6 +58,11 @@ def texture_stage(mesh: Path, scene: Path, out: Path, config: Config, *, threads
     rays = raycasting_scene(surface.vertices, surface.faces, np.zeros(3), threads)
     loss = distance_to(rays, whole.vertices - origin, threads)
     textured, coloured, facts = bake(atlas, rays, shots_of(baked, origin), settings, threads)
+    if facts["seen"] < _FEW_SEEN:
+        notes.append(
+            f"the photographs see only {facts['seen']:.1%} of the surface: check the mesh's orientation, place and masks"
+        )
+        get_logger().warning(notes[-1])
     facts |= measured(textured, rays, loaded, {view.name for view in baked}, origin, threads=threads)
     facts |= {"scene": loaded.name, "frame": settings.frame, "unit": "metre" if settings.frame == "gltf" else loaded.unit}
     facts |= {"world_to_file": similarity.to_dict(), "notes": notes, "triangles": len(surface.faces)}
