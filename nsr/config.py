@@ -228,6 +228,26 @@ class TsdfConfig:
 
 
 @dataclass
+class TextureConfig:
+    """A texture from the photographs."""
+
+    size: int = 4096  # texels per side
+    faces: int = 200000  # triangles at most, by quadric decimation; 0 keeps all (unwrapping takes about 0.1 ms a triangle)
+    padding: int = 8  # texels between charts
+    split: Literal["train", "all"] = "all"  # photographs used; "train" leaves held-out views for texture.json's psnr_held_out
+    views: int = 5  # photographs blended in a texel, the best ones
+    sharpness: float = 4.0  # weight = (quality / best quality)^sharpness; higher: sharper, with more visible changes of view
+    max_angle: float = 85.0  # degrees between normal and direction to the camera; slanted views serve where no better one is
+    feather: float = 8.0  # px from mask, border and occlusion edges within which a photograph's weight falls to 0
+    outlier: float = 0.1  # sRGB distance from the median colour at which a photograph loses weight; 0: all count
+    exposure: bool = True  # even out exposure and white balance between photographs
+    quality: int = 95  # of the JPEG
+    frame: Literal["world", "gltf"] = "world"  # "gltf": y up, metres
+    up: tuple[float, float, float] = (0.0, 0.0, 0.0)  # "gltf": world direction that becomes +y; zero: the cameras' mean up
+    metres: float = 0.0  # "gltf": metres per world unit; 0: from the scene's unit
+
+
+@dataclass
 class RenderConfig:
     """Held-out views, depth, normals."""
 
@@ -260,6 +280,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     tsdf: TsdfConfig = field(default_factory=TsdfConfig)
+    texture: TextureConfig = field(default_factory=TextureConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 

@@ -44,6 +44,10 @@ _POSITIVE = (
     "mesh.resolution",
     "tsdf.truncation",
     "tsdf.downscale",
+    "texture.views",
+    "texture.sharpness",
+    "texture.feather",
+    "texture.quality",
     "render.downscale",
     "evaluate.samples",
     "evaluate.max_distance",
@@ -59,7 +63,12 @@ _NOT_NEGATIVE = (
     "train.optim.weight_decay",
     "train.optim.table_weight_decay",
     "train.optim.hold_steps",
+    "texture.faces",
+    "texture.padding",
+    "texture.outlier",
+    "texture.metres",
 )
+MAX_TEXTURE = 16384  # texels per side
 _VIEW_DEGREES = ("model.radiance.view_degree", "model.background.view_degree")
 _SHARES = ("sfm.min_registered", "prepare.alpha_background", "tsdf.min_opacity")
 
@@ -78,6 +87,7 @@ def check_config(config: Config) -> None:
     _check_backend(config)
     _check_box(config.mesh.box)
     _check_metric(config.mesh.metric)
+    _check_texture(config)
 
 
 def _check_box(box: tuple[float, ...]) -> None:
@@ -119,6 +129,18 @@ def _check_backend(config: Config) -> None:
         found = " and ".join(f"{key}={str(attrgetter(key)(config)).lower()}" for key in wrong)
         advice = " ".join(f"{key}={str(value).lower()}" for key, value in wanted.items())
         raise ConfigError(f"train.backend: tcnn does not go with {found}; set {advice}, or train.backend=auto")
+
+
+def _check_texture(config: Config) -> None:
+    texture = config.texture
+    if not 0 < texture.max_angle < 90:
+        raise ConfigError(f"texture.max_angle: {texture.max_angle} must lie between 0 and 90 degrees, without them")
+    if not 32 <= texture.size <= MAX_TEXTURE:
+        raise ConfigError(f"texture.size: {texture.size} must lie between 32 and {MAX_TEXTURE}, what viewers and memory bear")
+    if texture.quality > 100:
+        raise ConfigError(f"texture.quality: {texture.quality} must be at most 100")
+    if not all(math.isfinite(number) for number in texture.up):
+        raise ConfigError(f"texture.up: {list(texture.up)} must be three numbers, a direction or 0, 0, 0")
 
 
 def _schedules(section: Any, prefix: str = "") -> Iterator[tuple[str, Schedule]]:

@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Folders of a scene beside which the methods' folders lie.
 RESERVED_METHODS = ("scene", "sfm")
 # The sections that a method may set; the others belong to the scene, which all methods share.
-METHOD_SECTIONS = ("model", "train", "mesh", "tsdf", "render", "evaluate")
+METHOD_SECTIONS = ("model", "train", "mesh", "tsdf", "texture", "render", "evaluate")
 _REGIONS = ("auto", "format", "masks", "points", "cameras")
 _PHOTOS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 

@@ -17,7 +17,7 @@ from typing import Any
 from nsr import __version__
 from nsr.errors import DataError
 
-_PACKAGES = ("torch", "numpy", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "omegaconf")
+_PACKAGES = ("torch", "numpy", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "xatlas", "omegaconf")
 
 
 def hash_json(data: Any) -> str:

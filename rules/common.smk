@@ -205,6 +205,7 @@ def run_results(wildcards):
         files += [
             f"{folder}/{name}" for name in ("train.json", "metrics.jsonl", "mesh.ply", "mesh.json", "tsdf.ply", "tsdf.json")
         ]
+        files += [f"{folder}/texture/{name}" for name in ("texture.json", "textured.glb")]
         if row.ground_truth:
             files += [f"{folder}/evaluate/{kind}.json" for kind in ("mesh", "tsdf")]
         if holds_out(row.name, run["method"]):

@@ -63,3 +63,34 @@ rule tsdf:
     shell:
         "python {workflow.basedir:q}/scripts/tsdf.py --model {input.model:q} --scene {params.scene:q} --out {output.mesh:q}"
         " --device {resources.device} --settings {params.settings:q} --threads {threads} --log {log:q}"
+
+
+rule texture:
+    """A texture from the photographs: GLB, OBJ with material and image, PLY with vertex colours."""
+    input:
+        mesh=RUN + "/mesh.ply",
+        scene=DATA + "/scene/scene.json",
+    output:
+        glb=RUN + "/texture/textured.glb",
+        obj=RUN + "/texture/textured.obj",
+        material=RUN + "/texture/textured.mtl",
+        image=RUN + "/texture/textured.jpg",
+        coloured=RUN + "/texture/textured.ply",
+        facts=RUN + "/texture/texture.json",
+    log:
+        f"{LOGS}/{RUN_LOG}/texture.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{RUN_LOG}/texture.tsv"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        scene=subpath(input.scene, parent=True),
+        out=subpath(output.facts, parent=True),
+        settings=settings_of("texture"),
+        source=source_digest,
+        code=code_digest("texture"),
+    shell:
+        "python {workflow.basedir:q}/scripts/texture.py --mesh {input.mesh:q} --scene {params.scene:q} --out {params.out:q}"
+        " --settings {params.settings:q} --threads {threads} --log {log:q}"

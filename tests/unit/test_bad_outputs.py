@@ -109,6 +109,7 @@ PROCESSES = {
     "train": (["--scene", "absent"], ("absent/scene.json", "no such file", "run prepare first")),
     "mesh": (["--model", "absent.pt", "--scene", "absent"], ("out", "ends in .ply")),
     "tsdf": (["--model", "absent.pt", "--scene", "absent"], ("out", "ends in .ply")),
+    "texture": (["--mesh", "absent.ply", "--scene", "absent"], ("absent/scene.json", "no such file", "run prepare first")),
     "render": (["--model", "absent.pt", "--scene", "absent"], ("absent.pt", "no such file", "train the scene first")),
     "evaluate_mesh": (["--mesh", "absent.ply", "--scene", "absent"], ("out", "ends in .json")),
     "evaluate_views": (["--render", "absent", "--scene", "absent"], ("out", "ends in .json")),

@@ -12,8 +12,8 @@ import pytest
 
 from tests.workflow.checkout import Checkout
 
-PHOTOGRAPHED_AFTER_TRAIN = {"mesh", "tsdf", "render", "evaluate_mesh:mesh", "evaluate_mesh:tsdf", "evaluate_views"}
-POSED_AFTER_TRAIN = {"mesh", "tsdf", "render", "evaluate_views"}
+PHOTOGRAPHED_AFTER_TRAIN = {"mesh", "tsdf", "texture", "render", "evaluate_mesh:mesh", "evaluate_mesh:tsdf", "evaluate_views"}
+POSED_AFTER_TRAIN = {"mesh", "tsdf", "texture", "render", "evaluate_views"}
 
 
 @contextmanager
@@ -44,12 +44,15 @@ def appended(name: str) -> tuple[str, str, str]:
 
 
 CHANGES = {
-    "mesh.resolution": (settings("{mesh: {resolution: 99}}"), both({"mesh", "evaluate_mesh:mesh"}, {"mesh"})),
+    "mesh.resolution": (
+        settings("{mesh: {resolution: 99}}"),
+        both({"mesh", "texture", "evaluate_mesh:mesh"}, {"mesh", "texture"}),
+    ),
     "train.steps": (settings("{train: {steps: 99}}"), both({"train", *PHOTOGRAPHED_AFTER_TRAIN}, {"train", *POSED_AFTER_TRAIN})),
     # Marching cubes and fusion share their cleaning and lie in one module, so both run again.
     "a module of the mesh stage": (
         appended("nsr/mesh/marching_cubes.py"),
-        both({"mesh", "tsdf", "evaluate_mesh:mesh", "evaluate_mesh:tsdf"}, {"mesh", "tsdf"}),
+        both({"mesh", "tsdf", "texture", "evaluate_mesh:mesh", "evaluate_mesh:tsdf"}, {"mesh", "tsdf", "texture"}),
     ),
     "a reader": (
         appended("nsr/data/blender.py"),

@@ -12,7 +12,7 @@ import pytest
 from tests.workflow.checkout import HEADER, ROOT, ROWS, Checkout
 
 RULES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]}
-STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "render", "evaluate_mesh", "evaluate_views", "report"}
+STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_mesh", "evaluate_views", "report"}
 DIRECTIVES = ("input", "output", "log", "benchmark", "threads", "resources", "params", "shell")
 
 
@@ -82,7 +82,7 @@ def test_jobs_of_a_list(fresh: Checkout) -> None:
     (fresh.root / "config/methods/second.yaml").write_text("train:\n  split: all\n")
     found = set(fresh.reruns("--config", "methods=[nsr,second]"))
     scenes = {("sfm", "photographed"), ("prepare", "photographed"), ("prepare", "posed"), ("report", "")}
-    both = {(rule, scene) for rule in ("train", "mesh", "tsdf") for scene in ("photographed", "posed")}
+    both = {(rule, scene) for rule in ("train", "mesh", "tsdf", "texture") for scene in ("photographed", "posed")}
     measured = {("evaluate_mesh:mesh", "photographed"), ("evaluate_mesh:tsdf", "photographed")}
     views = {("render", "photographed"), ("evaluate_views", "photographed")}
     assert found == scenes | both | measured | views

@@ -13,6 +13,7 @@ BESIDE = {
     "prepare": ["scene.json"],
     "train": ["model.pt", "train.json", "metrics.jsonl"],
     "render": ["render.json"],
+    "texture": ["texture.json", *(f"textured.{suffix}" for suffix in ("glb", "obj", "mtl", "jpg", "ply"))],
     "report": ["index.html", "summary.md", "summary.tex"],
 }
 
