@@ -48,6 +48,7 @@ _POSITIVE = (
     "render.downscale",
     "evaluate.samples",
     "evaluate.max_distance",
+    "evaluate.icp_distance",
 )
 _NOT_NEGATIVE = (
     "train.seed",

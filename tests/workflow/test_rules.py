@@ -12,7 +12,7 @@ import pytest
 from tests.workflow.checkout import HEADER, ROOT, ROWS, Checkout
 
 RULES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]}
-STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "render", "evaluate_mesh", "evaluate_views", "report"}
+STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "render", "evaluate_mesh", "evaluate_views", "report", "check"}
 DIRECTIVES = ("input", "output", "log", "benchmark", "threads", "resources", "params", "shell")
 
 
