@@ -246,10 +246,10 @@ def _picture_arrays(prediction: Mesh, truth: DtuTruth, found: _Scored, seed: int
 def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     from scipy.io import loadmat
 
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such file; protocol dtu needs the official folders Points and ObsMask")
     try:
         values = loadmat(path)
         return {name: np.asarray(values[name]) for name in names}
-    except FileNotFoundError as error:
-        raise EvaluationError(f"{path}: no such file; protocol dtu needs the official folders Points and ObsMask") from error
     except Exception as error:  # scipy's reader fails in many ways on a damaged file
         raise EvaluationError(f"{path}: not a MATLAB file with {', '.join(names)} ({error}); download it again") from error
