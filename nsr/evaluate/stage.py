@@ -26,7 +26,7 @@ from nsr.mesh.surface import Mesh
 from nsr.mesh.visibility import Camera, cameras_of
 from nsr.scene.scene import Scene, load_scene
 
-ICP_POINTS = 200_000  # of each side
+ICP_POINTS = 200_000  # of each side, at most
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ def align(prediction: Mesh, scene: Scene, job: MeshEvaluation, config: Config) -
     facts, notes = cameras.to_dict() if cameras else dict(NO_ALIGNMENT), alignment_notes(cameras)
     if not kind.startswith("icp") or job.ground_truth is None:
         return start, facts, notes
-    truth = truth_sample(protocol_of(job.protocol).truth(job.ground_truth), ICP_POINTS, config.evaluate.seed)
+    count = min(ICP_POINTS, config.evaluate.samples)
+    truth = truth_sample(protocol_of(job.protocol).truth(job.ground_truth), count, config.evaluate.seed)
     radius = object_radius(Mesh(truth, np.zeros((0, 3), dtype=np.int64)))[1]
-    points = start.apply(sample_surface(prediction, ICP_POINTS, config.evaluate.seed))
+    points = start.apply(sample_surface(prediction, count, config.evaluate.seed))
     distance = config.evaluate.icp_distance * radius / 100.0
     step, found = refine(points, truth, distance=distance, scale=kind == "icp-similarity")
     whole = step.compose(start)

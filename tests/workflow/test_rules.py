@@ -119,6 +119,13 @@ def test_commands_of_a_whole_run(finished: Checkout) -> None:
     assert [run["folder"] for run in runs] == ["results/main/photographed/nsr", "results/main/posed/nsr"]
 
 
+def test_golden_ranges_are_checked_after_the_report_where_they_are_given(fresh: Checkout) -> None:
+    assert "rule check:" not in fresh.snakemake("-n")
+    text = fresh.snakemake("-n", "--config", "golden=config/golden.tsv")
+    assert re.search(r"^rule check:\n    input: report/summary.tsv, .*config/golden.tsv", text, re.MULTILINE), text
+    assert "golden 'nowhere.tsv' does not exist" in fresh.snakemake("-n", "--config", "golden=nowhere.tsv", check=False)
+
+
 def test_all_settings_reach_some_stage() -> None:
     """No section of the settings is forgotten by the rules."""
     from nsr.config import Config
