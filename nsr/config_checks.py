@@ -72,6 +72,8 @@ def check_config(config: Config) -> None:
     _check_numbers(config)
     if not all(0 <= beta < 1 for beta in config.train.optim.betas):
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
+    if not config.evaluate.dtu_culls:
+        raise ConfigError("evaluate.dtu_culls: must name at least one mask cull in pixels, -1 for none")
     _check_backend(config)
 
 

@@ -28,6 +28,7 @@ def test_later_layers_win(tmp_path):
         ("train.loss.mask=heavy", "train.loss.mask: 'heavy' is neither a number nor"),
         ("train.loss.mask=[[10,1],[5,2]]", "rising steps"),
         ("mesh.resolution=0", "mesh.resolution"),
+        ("evaluate.dtu_culls=[]", "evaluate.dtu_culls: must name at least one"),
         ("train.loss.mask=-1", "train.loss.mask: -1 must not be negative"),
         ("train.optim.rate=[[0,1],[5,-1]]", "train.optim.rate.*must not be negative"),
         ("train.optim.rate=.nan", "train.optim.rate.*must be finite"),
