@@ -30,11 +30,10 @@ localrules:
 
 
 rule all:
-    """Everything: the report over all scenes and methods."""
+    """Everything: the report over all scenes and methods, and the check of its numbers."""
     default_target: True
     input:
-        page=f"{REPORT}/index.html",
-        summary=f"{REPORT}/summary.tsv",
+        final_files(),
 
 
 onsuccess:

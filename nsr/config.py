@@ -268,6 +268,17 @@ class EvaluateConfig:
     floor: float = 0.0  # percent of the object radius over the lowest ground-truth point below which nothing counts; 0: no floor
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)  # direction of the floor's height, ground truth's frame
     thresholds: tuple[float, ...] = (0.5, 1.0)  # F-score, percent of the object radius
+    alignment: Literal["auto", "none", "cameras", "icp", "icp-similarity"] = "auto"  # "auto": cameras where the truth's are known
+    icp_distance: float = 5.0  # percent of the object radius; ICP pairs farther apart do not count
+    dtu_culls: tuple[int, ...] = (
+        24,
+        -1,
+        0,
+        12,
+        50,
+    )  # px the masks grow by before they cut the mesh, the first scores; -1: no cut
+    tanks_points: Literal["vertices-and-centres", "vertices"] = "vertices-and-centres"  # of the mesh, Tanks and Temples
+    lpips_weights: str = ""  # folder with alexnet.pth (backbone) and alex.pth (heads); empty: LPIPS is left out
 
 
 @dataclass

@@ -51,6 +51,7 @@ _POSITIVE = (
     "render.downscale",
     "evaluate.samples",
     "evaluate.max_distance",
+    "evaluate.icp_distance",
 )
 _NOT_NEGATIVE = (
     "mesh.components",
@@ -84,6 +85,8 @@ def check_config(config: Config) -> None:
     _check_numbers(config)
     if not all(0 <= beta < 1 for beta in config.train.optim.betas):
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
+    if not config.evaluate.dtu_culls:
+        raise ConfigError("evaluate.dtu_culls: must name at least one mask cull in pixels, -1 for none")
     _check_backend(config)
     _check_box(config.mesh.box)
     _check_metric(config.mesh.metric)

@@ -53,3 +53,9 @@ class EmptyMesh(NsrError):
 
 class EvaluationError(NsrError):
     """A metric cannot be computed from the given files."""
+
+
+class ResultOutOfRange(NsrError):
+    """A result lies outside its golden range."""
+
+    exit_code = 5

@@ -36,9 +36,9 @@ class SceneRow:
     source: str  # folder of photographs (format photos), or the folder or file that the format's reader expects
     format: Format  # what `source` is; "photos" goes through structure from motion
     masks: str = ""  # folder of masks, white object on black, one for each photograph
-    ground_truth: str = ""  # mesh or point cloud that the result is measured against; empty: no such evaluation
+    ground_truth: str = ""  # file that the result is measured against, as the protocol wants it; empty: no such evaluation
     gt_cameras: str = ""  # cameras in the frame of the ground truth, for scenes whose poses come from structure from motion
-    protocol: Literal["", "object-surface"] = ""  # how the surface is measured; empty means object-surface
+    protocol: Literal["", "object-surface", "surface-distance", "dtu", "tanks-and-temples"] = ""  # how; empty: object-surface
     region: str = ""  # what the unit ball is fitted to: auto, format, masks, points, cameras or "x,y,z,radius" in world units
     overrides: str = ""  # settings of this scene alone: key=value, separated by spaces
 
@@ -57,6 +57,7 @@ class WorkflowConfig:
     results: str = "results"  # folder of results
     report: str = "report"  # folder of the report
     logs: str = "logs"  # folder of logs and benchmarks
+    golden: str = ""  # table of ranges that results must keep, e.g. config/golden.tsv; empty: none are checked
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto takes a GPU where there is one
     gpu_price: float = 0.0  # price of one GPU for an hour, any currency, for the report's column of costs; 0: no such column
     compare: str = ""  # summary.tsv of another report; the report then says what changed
@@ -82,6 +83,8 @@ def read_workflow_config(config: Mapping[str, Any]) -> WorkflowConfig:
         raise ConfigError("config: methods must be a list of at least one name, e.g. [nsr]")
     if not isinstance(parsed.settings, Mapping):
         raise ConfigError("config: settings must be a mapping, e.g. {mesh: {resolution: 256}}")
+    if parsed.golden and not Path(parsed.golden).is_file():
+        raise ConfigError(f"config: golden '{parsed.golden}' does not exist (relative to {Path.cwd()})")
     for method in parsed.methods:
         _check_method(str(method))
     return replace(parsed, settings=_typed(parsed.settings, asdict(resolve([parsed.settings]))))
@@ -162,6 +165,18 @@ def source_files(row: SceneRow, masks: bool = True) -> list[str]:
     if row.format == "photos":
         found = {path for path in found if path.suffix.lower() in _PHOTOS}
     return sorted(path.as_posix() for path in found - {Path(row.ground_truth)})
+
+
+def truth_files(row: SceneRow) -> list[str]:
+    """The files that a scene is measured against: ground truth, known cameras, and what the protocol reads beside them."""
+    found = [Path(value) for value in (row.ground_truth, row.gt_cameras) if value]
+    truth = Path(row.ground_truth)
+    if row.protocol == "dtu" and (match := re.fullmatch(r"stl(\d+)_total\.ply", truth.name)):
+        masks = truth.parent.parent.parent / "ObsMask"
+        found += [masks / f"ObsMask{int(match.group(1))}_10.mat", masks / f"Plane{int(match.group(1))}.mat"]
+    if row.protocol == "tanks-and-temples":
+        found += [truth.with_suffix(".json"), *truth.parent.glob(f"{truth.stem}_trans.txt")]
+    return [path.as_posix() for path in found]
 
 
 def method_file(method: str) -> Path:

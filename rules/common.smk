@@ -166,15 +166,13 @@ def model_option(wildcards):
 
 
 def truth_files(wildcards):
-    """Ground truth of a scene and the cameras in its frame."""
-    row = row_of(wildcards)
-    return ancient([value for value in (row.ground_truth, row.gt_cameras) if value])
+    """Ground truth of a scene, the cameras in its frame, and what its protocol reads beside them."""
+    return ancient(manifest.truth_files(row_of(wildcards)))
 
 
 def truth_digest(wildcards):
     """Hash of the ground truth's files."""
-    row = row_of(wildcards)
-    return digest_of(*(value for value in (row.ground_truth, row.gt_cameras) if value))
+    return digest_of(*manifest.truth_files(row_of(wildcards)))
 
 
 def gpus(wildcards):
@@ -222,6 +220,11 @@ def report_options():
 def published_digest():
     """Hash of the tables of published numbers."""
     return digest_of(*sorted(str(path) for path in (ROOT / "config/published").glob("*.tsv")))
+
+
+def final_files():
+    """What a whole run ends with: the report, and the check where there are golden ranges."""
+    return [f"{REPORT}/index.html", f"{REPORT}/summary.tsv"] + ([f"{REPORT}/check.tsv"] if SETUP.golden else [])
 
 
 def print_summary():

@@ -22,21 +22,23 @@ rule evaluate_mesh:
         scene=subpath(input.scene, parent=True),
         truth=option("--ground-truth", "ground_truth"),
         cameras=option("--gt-cameras", "gt_cameras"),
+        protocol=option("--protocol", "protocol"),
         settings=settings_of("evaluate"),
         source=source_digest,
         digest=truth_digest,
         code=code_digest("evaluate_mesh"),
     shell:
         "python {workflow.basedir:q}/scripts/evaluate_mesh.py --mesh {input.mesh:q} --scene {params.scene:q}"
-        " {params.truth} {params.cameras} --out {output.facts:q}"
+        " {params.truth} {params.cameras} {params.protocol} --out {output.facts:q}"
         " --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 rule evaluate_views:
-    """PSNR and SSIM of the rendered views against their photographs."""
+    """PSNR, SSIM and LPIPS of the rendered views against their photographs, depth against the ground truth."""
     input:
         render=RUN + "/render/render.json",
         scene=DATA + "/scene/scene.json",
+        truth=truth_files,
     output:
         facts=RUN + "/evaluate/views.json",
     log:
@@ -50,9 +52,38 @@ rule evaluate_views:
     params:
         render=subpath(input.render, parent=True),
         scene=subpath(input.scene, parent=True),
+        truth=option("--ground-truth", "ground_truth"),
+        cameras=option("--gt-cameras", "gt_cameras"),
         settings=settings_of("evaluate"),
         source=source_digest,
+        digest=truth_digest,
         code=code_digest("evaluate_views"),
     shell:
         "python {workflow.basedir:q}/scripts/evaluate_views.py --render {params.render:q} --scene {params.scene:q}"
-        " --out {output.facts:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
+        " {params.truth} {params.cameras} --out {output.facts:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
+
+
+rule check:
+    """Comparison of all results with their golden ranges, after the report; a regression ends the workflow with an error."""
+    input:
+        summary=f"{REPORT}/summary.tsv",
+        results=run_results,
+        golden=SETUP.golden or [],
+    output:
+        table=f"{REPORT}/check.tsv",
+    log:
+        f"{LOGS}/check.log",
+    benchmark:
+        f"{LOGS}/benchmarks/check.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        list=f"{RESULTS}/checked.json",
+        runs=json.dumps(runs()),
+        code=code_digest("check"),
+    shell:
+        "printf '%s' {params.runs:q} > {params.list:q} && "
+        "python {workflow.basedir:q}/scripts/check.py --golden {input.golden:q} --runs {params.list:q} --out {output.table:q}"
+        " --threads {threads} --log {log:q}"

@@ -1,6 +1,7 @@
-"""Compare rendered views with their photographs: PSNR and SSIM, over whole images and over the object alone.
+"""Compare rendered views with their photographs: PSNR, SSIM and LPIPS, over whole images and over the object alone.
 
-Writes OUT (JSON) with the means, every view's numbers, and whether the views were kept from training.
+With a ground-truth mesh also the error of the depth. Writes OUT (JSON) with the means, every view's numbers, whether the
+views were kept from training, and what was left out.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__)
     parser.add_argument("--render", type=Path, required=True, help="folder of the render stage")
     parser.add_argument("--scene", type=Path, required=True, help="scene folder of the prepare stage")
+    parser.add_argument("--ground-truth", type=Path, help="true mesh, for the depth")
+    parser.add_argument("--gt-cameras", type=Path, help="true cameras, as of evaluate_mesh")
     parser.add_argument("--out", type=Path, required=True, help="result to write, .json")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Run the stage."""
-    from nsr.evaluate.views import evaluate_views_stage
+    from nsr.evaluate.views import Truth, evaluate_views_stage
 
-    evaluate_views_stage(args.render, args.scene, args.out, settings(args))
+    truth = Truth(args.ground_truth, args.gt_cameras) if args.ground_truth else None
+    evaluate_views_stage(args.render, args.scene, args.out, settings(args), truth)
 
 
 if __name__ == "__main__":

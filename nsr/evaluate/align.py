@@ -91,9 +91,10 @@ def align_to_cameras(views: Sequence[View], known: Path) -> Alignment:
 def match_views(names: Sequence[str], known: Path) -> list[Array | None]:
     """Known camera centre (3,) of each view name, None where there is none.
 
-    A prepared scene (`scene.json` or its folder) matches by name. A NeuS file (`cameras_sphere.npz`) numbers its
-    cameras in the name order of the images; in this order of preference the names come from: an `image` folder beside
-    it, the scene itself when it has as many views, the number at the end of the view's name.
+    A prepared scene (`scene.json` or its folder) matches by name. A NeuS file (`cameras_sphere.npz`) and a trajectory of
+    Tanks and Temples (`.log`) number their cameras in the name order of the images; in this order of preference the
+    names come from: an `image` folder beside it, the scene itself when it has as many views, the number at the end of
+    the view's name (the first is 0 for NeuS, 1 for Tanks and Temples).
 
     Raises:
         EvaluationError: not readable, or no way to match.
@@ -103,15 +104,16 @@ def match_views(names: Sequence[str], known: Path) -> list[Array | None]:
             view.name: camera_centres(view.w2c[None])[0] for view in load_scene(known if known.is_dir() else known.parent).views
         }
         return [by_name.get(name) for name in names]
-    centres = read_neus_centres(known)
+    trajectory = known.suffix == ".log"
+    centres = read_trajectory_centres(known) if trajectory else read_neus_centres(known)
     stems = image_stems(known.parent)
     if len(stems) == len(centres) and set(names) <= set(stems):
         index: Mapping[str, int] = {stem: k for k, stem in enumerate(stems)}
     elif len(names) == len(centres):
         index = {name: k for k, name in enumerate(sorted(names))}
     else:
-        index = {name: int(match.group(1)) for name in names if (match := re.search(r"(\d+)$", name))}
-        if len(index) < len(names) or max(index.values(), default=0) >= len(centres):
+        index = {name: int(match.group(1)) - trajectory for name in names if (match := re.search(r"(\d+)$", name))}
+        if len(index) < len(names) or min(index.values(), default=0) < 0 or max(index.values(), default=0) >= len(centres):
             raise EvaluationError(
                 f"{known}: {len(centres)} cameras cannot be matched with the scene's {len(names)} views; put the photographs "
                 "in a folder 'image' beside the file, or number the views as the cameras"
@@ -142,3 +144,28 @@ def read_neus_centres(path: Path) -> Array:
         raise EvaluationError(
             f"{path}: not a NeuS camera file with world_mat_0, world_mat_1, ... ({error}); give cameras_sphere.npz or a scene"
         ) from error
+
+
+def read_trajectory_centres(path: Path) -> Array:
+    """Camera centres (V, 3) of a Tanks and Temples trajectory: per camera a line of integers, then camera to world, 4x4.
+
+    `<Scene>_trans.txt` beside `<Scene>_COLMAP_SfM.log`, a matrix (4, 4), takes them to the scan's frame.
+
+    Raises:
+        EvaluationError: missing, or no such file format.
+    """
+    transform = path.with_name(path.name.replace("_COLMAP_SfM.log", "_trans.txt"))
+    try:
+        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        rows = [row for number, row in enumerate(lines) if number % 5]
+        poses = np.array(rows, dtype=np.float64).reshape(-1, 4, 4)
+        matrix = np.loadtxt(transform) if transform != path and transform.is_file() else np.eye(4)
+        if not len(poses) or matrix.shape != (4, 4) or not np.isfinite(poses).all():
+            raise ValueError(f"{len(poses)} poses and a transform of shape {matrix.shape}")
+    except FileNotFoundError as error:
+        raise EvaluationError(f"{path}: no such file of known cameras; check the path") from error
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"{path}: not a trajectory of 5 lines a camera, or bad {transform.name} beside it ({error})"
+        ) from error
+    return np.asarray(poses[:, :3, 3] @ matrix[:3, :3].T + matrix[:3, 3])

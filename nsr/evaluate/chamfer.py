@@ -16,12 +16,19 @@ REACH = 1.0  # percent of the object radius; a ground-truth sample this near is 
 
 def nearest(points: Array, targets: Array, *, limit: float = np.inf, threads: int = 1) -> Distances:
     """Distance (P,) from each point (P, 3) to the nearest target (Q, 3); infinite beyond `limit` or without targets."""
+    return nearest_index(points, targets, limit=limit, threads=threads)[0]
+
+
+def nearest_index(
+    points: Array, targets: Array, *, limit: float = np.inf, threads: int = 1
+) -> tuple[Distances, NDArray[np.int64]]:
+    """As `nearest`, and the index (P,) of that target, which means nothing where the distance is infinite."""
     from scipy.spatial import cKDTree
 
     if not len(targets) or not len(points):
-        return np.full(len(points), np.inf)
-    distance, _ = cKDTree(targets, balanced_tree=False).query(points, distance_upper_bound=limit, workers=threads)
-    return np.asarray(distance)
+        return np.full(len(points), np.inf), np.zeros(len(points), dtype=np.int64)
+    distance, index = cKDTree(targets, balanced_tree=False).query(points, distance_upper_bound=limit, workers=threads)
+    return np.asarray(distance), np.asarray(index)
 
 
 def to_seen_surface(

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nsr.conventions import Similarity
 from nsr.errors import DataError
 from nsr.provenance import manifest, whole_file, write_json
 
 NO_ALIGNMENT = {"kind": "none", "scale": 1.0, "rms": 0.0}
+KEPT_POINTS = 100_000  # of each side, for pictures
+
+
+@dataclass(frozen=True)
+class SurfaceResult:
+    """What an evaluation of a surface finds.
+
+    Attributes:
+        metrics: numbers by name; always "chamfer", "accuracy", "completeness" or "f_score", in the unit that `unit` names.
+        unit: "name", and what else the protocol says about its lengths.
+        counts: number of points on both sides after each rule.
+        arrays: points and distances for pictures, ground truth's frame: `points` (P, 3) of the prediction that were judged
+            with `errors` (P,), `truth_points` (G, 3) with `truth_errors` (G,), `vertex_error` (M,) of every predicted vertex.
+        notes: what a reader of the numbers must know.
+        variants: metrics by the name of a variant of the protocol, for protocols that have several.
+        refinement: what the protocol itself moved the prediction by, before it measured.
+    """
+
+    metrics: dict[str, float]
+    unit: dict[str, Any]
+    counts: dict[str, int]
+    arrays: dict[str, NDArray[Any]]
+    notes: tuple[str, ...]
+    variants: dict[str, dict[str, float]] = field(default_factory=dict)
+    refinement: Similarity = field(default_factory=Similarity.identity)
 
 
 def check_result_name(out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nsr.conventions import Array
 from nsr.errors import EvaluationError
@@ -10,7 +11,12 @@ from nsr.mesh.surface import Mesh
 
 
 def sample_surface(mesh: Mesh, count: int, seed: int) -> Array:
-    """`count` points (count, 3), uniform over the mesh's area; the same for the same mesh and seed.
+    """`count` points (count, 3), uniform over the mesh's area; the same for the same mesh and seed. See `sample_faces`."""
+    return sample_faces(mesh, count, seed)[0]
+
+
+def sample_faces(mesh: Mesh, count: int, seed: int) -> tuple[Array, NDArray[np.int64]]:
+    """Points (count, 3) uniform over the mesh's area, and the face (count,) of each; the same for the same mesh and seed.
 
     A face is drawn with probability proportional to its area, the point in it by folding the unit square along its
     diagonal.
@@ -31,7 +37,7 @@ def sample_surface(mesh: Mesh, count: int, seed: int) -> Array:
     points *= u[:, None]
     points += a[face]
     points += v[:, None] * (c - a)[face]
-    return points
+    return points, face
 
 
 def object_radius(mesh: Mesh) -> tuple[Array, float]:

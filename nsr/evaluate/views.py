@@ -2,14 +2,17 @@
 
 PSNR = -10 log10 of the mean squared error over pixels and channels, values in [0, 1]. SSIM is that of Wang et al. 2004
 (Gaussian window, sigma 1.5, K1 = 0.01, K2 = 0.03), mean over the channels. Pixels to ignore take part in neither, and
-`psnr_masked` is over the object's pixels alone. A smaller render is compared with the photograph shrunk to its size.
-The result says whether the views were kept from training.
+`psnr_masked`, `ssim_masked` are over the object's pixels alone. LPIPS needs weights that no package ships (`nsr.evaluate.lpips`);
+it sees whole pictures, and for `lpips_masked` both with grey 0.5 around the object. With a ground-truth mesh the depth is
+compared, too, on the pixels that do not have to be ignored, in percent of the object radius. A smaller render is compared
+with the photograph shrunk to its size. The result says whether the views were kept from training, and what was left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nsr.config import Config, section
-from nsr.conventions import MASK_IGNORE, MASK_OBJECT
+from nsr.conventions import MASK_IGNORE, MASK_OBJECT, Similarity
 from nsr.errors import DataError, EvaluationError
+from nsr.evaluate.align import align_to_cameras
+from nsr.evaluate.depth import TrueDepth, read_depth
+from nsr.evaluate.lpips import SMALLEST, Lpips, load_lpips
+from nsr.evaluate.points import read_truth
 from nsr.evaluate.result import build_result, check_result_name, write_result
 from nsr.log import get_logger
+from nsr.mesh.surface import Mesh
 from nsr.scene.scene import Scene, View, load_scene
 
 PROTOCOL, VERSION = "held-out-views", 1
@@ -55,23 +63,47 @@ def ssim(image: FloatImage, reference: FloatImage, pixels: Mask) -> float | None
     return float(mean) if pixels.all() else float(values[pixels].mean())
 
 
-def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config) -> dict[str, Any]:
-    """Compare all views of a render folder with their photographs; writes `out` and returns the result.
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of the depth. Attributes: file, mesh or not; the views' cameras in its frame, None if it is the scene's."""
+
+    ground_truth: Path
+    gt_cameras: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """A rendered view and its photograph (H, W, 3) in [0, 1], the pixels (H, W) that count, the object's; None if unknown."""
+
+    image: FloatImage
+    reference: FloatImage
+    counted: Mask
+    target: Mask | None
+
+
+def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config, truth: Truth | None = None) -> dict[str, Any]:
+    """Compare all views of a render folder with their photographs, and with a ground-truth mesh; writes `out` and returns it.
 
     Raises:
-        DataError: no render there, an unreadable file. EvaluationError: a view that the scene does not have.
+        DataError: no render there, an unreadable file. EvaluationError: a view that the scene does not have, or known
+            cameras that do not fit.
     """
     check_result_name(out)
     loaded, (listed, behind) = load_scene(scene), read_render(render)
     views = {view.name: view for view in loaded.views}
     if unknown := sorted(set(listed) - set(views)):
         raise EvaluationError(f"{render / 'render.json'}: view '{unknown[0]}' is not in scene {loaded.name}; render it again")
+    left_out: dict[str, str] = {}
+    lpips, depth = _lpips(config, left_out), _true_depth(loaded, truth, left_out)
     per_view: dict[str, dict[str, Any]] = {}
     for name, facts in listed.items():
-        per_view[name] = compare_view(render / facts["colour"], views[name], behind) | {
-            "seen_in_training": bool(facts["seen_in_training"])
-        }
-    metrics = {key: mean for key in ("psnr", "ssim", "psnr_masked") if (mean := _mean(per_view, key)) is not None}
+        pictures = read_pictures(render / facts["colour"], views[name], behind)
+        per_view[name] = image_metrics(pictures, lpips) | {"seen_in_training": bool(facts["seen_in_training"])}
+        if depth is not None:
+            rendered, K = read_depth(render / facts.get("depth", f"{name}_depth.npz")), np.asarray(facts["K"], dtype=np.float64)
+            per_view[name] |= depth.compare(rendered, K, views[name].w2c, pictures.counted)
+    keys = dict.fromkeys(key for found in per_view.values() for key in found if key != "seen_in_training")
+    metrics = {key: mean for key in keys if (mean := _mean(per_view, key)) is not None}
     kind, notes = training_statement(per_view)
     result = build_result(
         protocol=PROTOCOL,
@@ -81,6 +113,7 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config) -
         notes=notes + _mask_notes(loaded, behind),
         scene=loaded.name,
         views=kind,
+        left_out=left_out,
         per_view=per_view,
     )
     write_result(out, result)
@@ -113,10 +146,10 @@ def read_render(folder: Path) -> tuple[dict[str, dict[str, Any]], float | None]:
     return dict(views), behind
 
 
-def compare_view(rendered: Path, view: View, behind: float | None = None) -> dict[str, float | None]:
-    """`psnr`, `ssim` and `psnr_masked` of one rendered view; None for what cannot be said (no mask, no pixels).
+def read_pictures(rendered: Path, view: View, behind: float | None = None) -> _Pictures:
+    """A rendered view and its photograph at the same size.
 
-    With a grey level `behind`, `psnr` and `ssim` compare with the photograph cut out by its mask before that grey.
+    With a grey level `behind`, the photograph is cut out by its mask before that grey.
 
     Raises:
         DataError: an image cannot be read.
@@ -124,20 +157,33 @@ def compare_view(rendered: Path, view: View, behind: float | None = None) -> dic
     image = _read(rendered, "RGB", None)
     size = (image.shape[1], image.shape[0])
     reference = _read(view.image, "RGB", size)
-    counted = target = np.ones(image.shape[:2], dtype=bool)
-    if view.mask is not None:
-        values = np.rint(_read(view.mask, "L", None) * 255.0).astype(np.uint8)
-        # A shrunk pixel counts unless an ignored one is in it, and is the object's if all of it is.
-        counted = _shrunk_mask(values != MASK_IGNORE, size)
-        target = counted & _shrunk_mask(values == MASK_OBJECT, size)
-        if behind is not None:
-            object_share = _shrunk_share(values == MASK_OBJECT, size)[..., None]
-            reference = reference * object_share + behind * (1 - object_share)
-    return {
-        "psnr": psnr(image, reference, counted),
-        "ssim": ssim(image, reference, counted),
-        "psnr_masked": None if view.mask is None else psnr(image, reference, target),
+    if view.mask is None:
+        return _Pictures(image, reference, np.ones(image.shape[:2], dtype=bool), None)
+    values = np.rint(_read(view.mask, "L", None) * 255.0).astype(np.uint8)
+    # A shrunk pixel counts unless an ignored one is in it, and is the object's if all of it is.
+    counted = _shrunk_mask(values != MASK_IGNORE, size)
+    if behind is not None:
+        object_share = _shrunk_share(values == MASK_OBJECT, size)[..., None]
+        reference = reference * object_share + behind * (1 - object_share)
+    return _Pictures(image, reference, counted, counted & _shrunk_mask(values == MASK_OBJECT, size))
+
+
+def image_metrics(pictures: _Pictures, lpips: Lpips | None = None) -> dict[str, float | None]:
+    """PSNR, SSIM and, with a network, LPIPS of one view, whole and over the object; None for what cannot be said."""
+    image, reference, target = pictures.image, pictures.reference, pictures.target
+    found: dict[str, float | None] = {
+        "psnr": psnr(image, reference, pictures.counted),
+        "ssim": ssim(image, reference, pictures.counted),
+        "psnr_masked": None if target is None else psnr(image, reference, target),
+        "ssim_masked": None if target is None else ssim(image, reference, target),
     }
+    if lpips is None or min(image.shape[:2]) < SMALLEST:
+        return found
+    ignored = ~pictures.counted[..., None]
+    found["lpips"] = lpips(np.where(ignored, 0.5, image), np.where(ignored, 0.5, reference))
+    if target is not None and target.any():
+        found["lpips_masked"] = lpips(*(np.where(target[..., None], picture, 0.5) for picture in (image, reference)))
+    return found
 
 
 def training_statement(per_view: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]]:
@@ -160,8 +206,29 @@ def _mask_notes(scene: Scene, behind: float | None) -> list[str]:
     return [] if scene.has_masks else ["the scene has no masks: psnr_masked is left out where a view has none"]
 
 
+def _lpips(config: Config, left_out: dict[str, str]) -> Lpips | None:
+    """The network, or None and the reason in `left_out`."""
+    if config.evaluate.lpips_weights:
+        return load_lpips(Path(config.evaluate.lpips_weights))
+    left_out["lpips"] = "no installed package ships its AlexNet weights; set evaluate.lpips_weights to a folder with them"
+    return None
+
+
+def _true_depth(scene: Scene, truth: Truth | None, left_out: dict[str, str]) -> TrueDepth | None:
+    """Depth of the ground truth, or None and the reason in `left_out`."""
+    if truth is None:
+        left_out["depth"] = "no ground truth"
+        return None
+    mesh = read_truth(truth.ground_truth)
+    if not isinstance(mesh, Mesh):
+        left_out["depth"] = "the ground truth is a point cloud"
+        return None
+    known = truth.gt_cameras
+    return TrueDepth(mesh, align_to_cameras(scene.views, known).similarity if known else Similarity.identity())
+
+
 def _mean(per_view: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
-    values = [facts[key] for facts in per_view.values() if facts[key] is not None]
+    values = [facts[key] for facts in per_view.values() if facts.get(key) is not None]
     return float(np.mean(values)) if values else None
 
 

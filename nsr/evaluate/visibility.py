@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from nsr.conventions import Array
 from nsr.errors import ConfigError
 from nsr.mesh.surface import Mesh
-from nsr.mesh.visibility import Camera, inside_masks, times_seen
+from nsr.mesh.visibility import Camera, dilated_mask, in_image, inside_masks, times_seen
 
 
 def seen_by(mesh: Mesh, points: Array, cameras: Sequence[Camera], min_views: int, threads: int = 0) -> NDArray[np.bool_]:
@@ -25,6 +25,26 @@ def in_silhouettes(points: Array, cameras: Sequence[Camera], dilation: int) -> N
     if dilation < 0 or any(camera.mask is None for camera in cameras):
         return np.ones(len(points), dtype=bool)
     return inside_masks(points, cameras, dilation)
+
+
+def mask_margins(points: Array, cameras: Sequence[Camera]) -> Array:
+    """How many pixels every mask must grow by until each of the points (P, 3) lies inside all of them that show it, (P,).
+
+    0 inside, and for a point that no image shows; infinite where a mask is empty. Growing is by a disk, so that
+    `mask_margins <= radius` is `inside_masks(radius)` for all radii at the cost of one.
+
+    Raises:
+        DataError: a mask is missing or unreadable.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    margin = np.zeros(len(points))
+    for camera in cameras:
+        mask = dilated_mask(camera, 0)
+        outside = distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
+        inside, column, row = in_image(camera, points)
+        margin[inside] = np.maximum(margin[inside], outside[row, column])
+    return margin
 
 
 def above_floor(points: Array, up: ArrayLike, level: float) -> NDArray[np.bool_]:

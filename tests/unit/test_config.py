@@ -36,6 +36,7 @@ def test_later_layers_win(tmp_path):
         ("mesh.metric={first: [0,0,1], second: [0,0,1], distance: 2}", "finite and different points"),
         ("mesh.metric={first: [0,0,1], second: [0,0,.nan], distance: 2}", "finite and different points"),
         ("mesh.metric={first: [0,0,1], second: [0,0,2], distance: 2, file: a.json}", "not both"),
+        ("evaluate.dtu_culls=[]", "evaluate.dtu_culls: must name at least one"),
         ("train.loss.mask=-1", "train.loss.mask: -1 must not be negative"),
         ("train.optim.rate=[[0,1],[5,-1]]", "train.optim.rate.*must not be negative"),
         ("train.optim.rate=.nan", "train.optim.rate.*must be finite"),

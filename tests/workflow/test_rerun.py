@@ -74,7 +74,10 @@ CHANGES = {
         ("data/q/cameras_sphere.npz", "q", "p"),
         both(set(), {"prepare", "train", *POSED_AFTER_TRAIN}),
     ),
-    "ground truth": (("data/p/truth.ply", "truth", "other"), both({"evaluate_mesh:mesh", "evaluate_mesh:tsdf"}, set())),
+    "ground truth": (
+        ("data/p/truth.ply", "truth", "other"),
+        both({"evaluate_mesh:mesh", "evaluate_mesh:tsdf", "evaluate_views"}, set()),  # views: their depth
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.workflow.checkout import HEADER, ROOT, ROWS, Checkout
 
 RULES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]}
-STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_mesh", "evaluate_views", "report"}
+STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_mesh", "evaluate_views", "report", "check"}
 DIRECTIVES = ("input", "output", "log", "benchmark", "threads", "resources", "params", "shell")
 
 
@@ -117,6 +117,13 @@ def test_commands_of_a_whole_run(finished: Checkout) -> None:
     assert value(evaluate, "--gt-cameras") == "data/p/cameras.npz"
     runs = json.loads((finished.root / "results/runs.json").read_text())
     assert [run["folder"] for run in runs] == ["results/main/photographed/nsr", "results/main/posed/nsr"]
+
+
+def test_golden_ranges_are_checked_after_the_report_where_they_are_given(fresh: Checkout) -> None:
+    assert "rule check:" not in fresh.snakemake("-n")
+    text = fresh.snakemake("-n", "--config", "golden=config/golden.tsv")
+    assert re.search(r"^rule check:\n    input: report/summary.tsv, .*config/golden.tsv", text, re.MULTILINE), text
+    assert "golden 'nowhere.tsv' does not exist" in fresh.snakemake("-n", "--config", "golden=nowhere.tsv", check=False)
 
 
 def test_all_settings_reach_some_stage() -> None:
