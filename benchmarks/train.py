@@ -132,7 +132,8 @@ def _profile(trainer: Trainer, args: argparse.Namespace) -> None:
     busy = _covered([(event.time_range.start, event.time_range.end) for event in kernels]) / 1e6
     print(
         f"{args.profile} steps after {args.skip}: {1e3 * plain / args.profile:.3f} ms a step, {samples / plain / 1e6:.1f} M samples/s; "
-        f"recorded {1e3 * wall / args.profile:.3f} ms a step, GPU busy {busy / wall:.1%} of it"
+        f"recorded {1e3 * wall / args.profile:.3f} ms a step, GPU busy {1e3 * busy / args.profile:.3f} ms a step, "
+        f"{busy / wall:.1%} of the recorded time and {min(1.0, busy / plain):.1%} of that without recording"
     )
     times: Counter[str] = Counter()
     calls: Counter[str] = Counter()

@@ -52,7 +52,8 @@ def free_bytes(device: torch.device) -> int:
     free, total = torch.cuda.mem_get_info(device)
     allocated, kept = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     # Versions before 2.6 cannot say what limit was set.
-    share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(index)
     return max(0, min(free + kept, int(share * total)) - allocated)
 
 

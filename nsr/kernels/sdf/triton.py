@@ -36,11 +36,8 @@ class Shape(NamedTuple):
 
 
 # Measured on an H100 (docs/performance.md): larger blocks spill registers, smaller ones starve the matrix units.
-FORWARD, BACKWARD = Shape(64, 8, 1), Shape(64, 8, 1)
-# Operands of the backward's products, and z, which it recomputes nothing from. Gradients by sample are smaller than half
-# precision can hold; bfloat16 has float32's range. z matters where the softplus bends, near 0, where half precision is finest.
-_BACKWARD_KIND = torch.float32 if interpreted() else torch.bfloat16
-_PRE_KIND = torch.float32 if interpreted() else torch.float16
+# Exact products need more registers, and fewer samples a block.
+FORWARD, BACKWARD, BACKWARD_EXACT = Shape(64, 4, 2), Shape(128, 8, 1), Shape(16, 4, 4)
 
 
 class Launch(NamedTuple):
@@ -156,7 +153,7 @@ class _FusedSdf(torch.autograd.Function):
         encoded, jacobian = gather(
             x, values, launch.spec, UNIT_FRAME, active=launch.active, count=launch.used, jacobian=launch.gradient
         )
-        pre = torch.empty(len(weights[1]) if launch.keep else 0, len(x), device=x.device, dtype=_PRE_KIND)
+        pre = torch.empty(len(weights[1]) if launch.keep else 0, len(x), device=x.device, dtype=_kinds(launch).pre)
         if len(x):
             sdf_network_forward[(_programs(len(x), FORWARD, x.device),)](
                 x, encoded, jacobian, launch.used, *_split(weights[0], torch.float32), *weights[1:], sdf, features, gradient, pre,
@@ -173,22 +170,48 @@ class _FusedSdf(torch.autograd.Function):
         x, table, encoded, jacobian, pre, *weights = ctx.saved_tensors
         launch: Launch = ctx.launch
         (sums,) = zeros_like_each(weights)
-        to_encoded = torch.empty_like(encoded, dtype=_BACKWARD_KIND)
+        kind = _kinds(launch).product
+        shape = BACKWARD if kind == torch.bfloat16 else BACKWARD_EXACT
+        to_encoded = torch.empty_like(encoded, dtype=kind)
         pull = torch.empty_like(to_encoded) if launch.gradient else None
         sink = launch.storage.gradient if launch.storage else torch.zeros_like(table, dtype=torch.float32)
         if len(x):
-            sdf_network_backward[(_programs(len(x), BACKWARD, x.device),)](
-                x, encoded, jacobian, pre, launch.used, *_split(weights[0], _BACKWARD_KIND), weights[2], to_sdf.contiguous(),
+            sdf_network_backward[(_programs(len(x), shape, x.device),)](
+                x, encoded, jacobian, pre, launch.used, *_split(weights[0], kind), weights[2], to_sdf.contiguous(),
                 to_features, *to_features.stride(), to_gradient, *to_gradient.stride(), to_encoded,
-                to_encoded if pull is None else pull, *sums, len(x), launch.beta, **_sizes(launch, weights, BACKWARD, len(x)),
+                to_encoded if pull is None else pull, *sums, len(x), launch.beta, **_sizes(launch, weights, shape, len(x)),
                 FEATURES_IN=launch.features and len(weights[3]) > 1, GRADIENT=launch.gradient,
-                KIND=tl.float32 if interpreted() else tl.bfloat16,
+                **_products(kind),
             )  # fmt: skip
         scatter(
             x, to_encoded, launch.spec, UNIT_FRAME, active=launch.active, count=launch.used, sink=sink, pull=pull,
             push=to_gradient if launch.gradient else None,
         )  # fmt: skip
         return None, None if launch.storage else sink.to(table.dtype), *sums, None
+
+
+class _Kinds(NamedTuple):
+    """Kinds of numbers in a backward pass: z as it was kept, operands of the products and what goes to the scatter."""
+
+    pre: torch.dtype
+    product: torch.dtype
+
+
+def _kinds(launch: Launch) -> _Kinds:
+    """What an evaluation keeps and hands on.
+
+    z matters where the softplus bends, near 0, where half precision is finest. Gradients by sample are smaller than half
+    precision can hold; bfloat16 has float32's range. Distances without a gradient are those of finite differences: the
+    gradients of their taps are large and nearly cancel, so that all of it stays float32.
+    """
+    rounded = launch.gradient and not interpreted()
+    return _Kinds(torch.float16, torch.bfloat16) if rounded else _Kinds(torch.float32, torch.float32)
+
+
+def _products(kind: torch.dtype) -> dict[str, Any]:
+    if kind == torch.bfloat16:
+        return {"KIND": tl.bfloat16, "PRECISION": "tf32"}
+    return {"KIND": tl.float32, "PRECISION": _PRECISION}
 
 
 def _split(W1: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:

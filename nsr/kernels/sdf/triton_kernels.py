@@ -130,7 +130,8 @@ def sdf_network_backward(
     to_sdf_ptr, to_features_ptr, feature_row, feature_column, to_gradient_ptr, gradient_row, gradient_column,
     to_encoded_ptr, pull_ptr, to_W1_ptr, to_b1_ptr, to_W2_ptr, to_b2_ptr, samples, beta,
     COLUMNS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, FEATURES: tl.constexpr,
-    FEATURES_IN: tl.constexpr, GRADIENT: tl.constexpr, KIND: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
+    FEATURES_IN: tl.constexpr, GRADIENT: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes the gradient of E (C, S) and `v_E` (C, S), adds those of the weights; operands of its products are `KIND`."""
     hidden = tl.arange(0, HIDDEN)
@@ -161,9 +162,9 @@ def sdf_network_backward(
             to_out += tl.where(ok[None, :], to_features, 0.0)
         sum_b2 += to_out
         to_out_kind = tl.trans(to_out.to(KIND))
-        sum_W2 = tl.dot(tl.trans(act.to(KIND)), to_out_kind, sum_W2, input_precision="tf32")
+        sum_W2 = tl.dot(tl.trans(act.to(KIND)), to_out_kind, sum_W2, input_precision=PRECISION)
         W2 = _matrix(W2_ptr, out, hidden, HIDDEN, 1 + FEATURES, HIDDEN, False, KIND)
-        to_pre = tl.dot(to_out_kind, W2, input_precision="tf32") * slope
+        to_pre = tl.dot(to_out_kind, W2, input_precision=PRECISION) * slope
         if GRADIENT:
             nx, ny, nz = _axes(to_gradient_ptr + sample * gradient_column, gradient_row, ok)
             axis = COLUMNS * samples
@@ -172,25 +173,25 @@ def sdf_network_backward(
             u += nz[None, :] * tl.load(jacobian_ptr + 2 * axis + entry, mask=there, other=0.0).to(tl.float32)
             pushed = tl.trans(u.to(KIND))
             normal = _columns(nx, ny, nz, 0.0).to(KIND)
-            to_q = tl.dot(normal, _matrix(W1_x_ptr, out, hidden, 3, HIDDEN, 3, True, KIND), input_precision="tf32")
-            to_q = tl.dot(pushed, tl.trans(W1), to_q, input_precision="tf32") * slope
+            to_q = tl.dot(normal, _matrix(W1_x_ptr, out, hidden, 3, HIDDEN, 3, True, KIND), input_precision=PRECISION)
+            to_q = tl.dot(pushed, tl.trans(W1), to_q, input_precision=PRECISION) * slope
             # The sum of to_q over the samples belongs to row 0 of W2, so a column of ones adds it there.
             ones = (out[None, :] == 0).to(KIND) + tl.zeros((BLOCK, 16), dtype=KIND)
-            sum_W2 = tl.dot(tl.trans(to_q.to(KIND)), ones, sum_W2, input_precision="tf32")
+            sum_W2 = tl.dot(tl.trans(to_q.to(KIND)), ones, sum_W2, input_precision=PRECISION)
             to_pre += to_q * w2[None, :] * (beta * (1.0 - slope))
             q = (slope * w2[None, :]).to(KIND)
-            v = tl.dot(q, W1, input_precision="tf32")
+            v = tl.dot(q, W1, input_precision=PRECISION)
             tl.store(pull_ptr + entry, tl.trans(v).to(pull_ptr.dtype.element_ty), mask=there)
             q_T = tl.trans(q)
-            sum_W1 = tl.dot(q_T, pushed, sum_W1, input_precision="tf32")
-            sum_position = tl.dot(q_T, normal, sum_position, input_precision="tf32")
+            sum_W1 = tl.dot(q_T, pushed, sum_W1, input_precision=PRECISION)
+            sum_position = tl.dot(q_T, normal, sum_position, input_precision=PRECISION)
         to_pre_kind = to_pre.to(KIND)
         to_pre_T = tl.trans(to_pre_kind)
         x, y, z = _axes(x_ptr + 3 * sample, 1, ok)
-        sum_position = tl.dot(to_pre_T, _columns(x, y, z, 1.0).to(KIND), sum_position, input_precision="tf32")
+        sum_position = tl.dot(to_pre_T, _columns(x, y, z, 1.0).to(KIND), sum_position, input_precision=PRECISION)
         encoded = tl.trans(tl.load(encoded_ptr + entry, mask=there, other=0.0).to(KIND))
-        sum_W1 = tl.dot(to_pre_T, encoded, sum_W1, input_precision="tf32")
-        to_encoded = tl.dot(to_pre_kind, W1, input_precision="tf32")
+        sum_W1 = tl.dot(to_pre_T, encoded, sum_W1, input_precision=PRECISION)
+        to_encoded = tl.dot(to_pre_kind, W1, input_precision=PRECISION)
         tl.store(to_encoded_ptr + entry, tl.trans(to_encoded).to(to_encoded_ptr.dtype.element_ty), mask=there)
         block += tl.num_programs(0)
     place = to_W1_ptr + hidden[:, None] * (3 + COLUMNS)
