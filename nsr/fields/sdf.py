@@ -129,7 +129,8 @@ class SdfField(nn.Module):
         """As `forward`, and the Laplacian (P,) of finite differences, whose taps a finite-difference gradient shares."""
         if not self._numeric():
             out = self._closed_form(x, count)
-            return out, self.finite_differences(x, out.sdf, count)[1]
+            # The centre of a second difference is evaluated as its taps are: their gradients nearly cancel.
+            return out, self.finite_differences(x, self._value(x, count, features=False)[0], count)[1]
         sdf, features = self._value(x, count)
         gradient, laplacian = self.finite_differences(x, sdf, count)
         return SdfOutput(sdf, features, gradient), laplacian
