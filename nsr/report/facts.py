@@ -266,7 +266,7 @@ def texture_files(run: Run, home: Path | None) -> list[tuple[str, str, str]]:
     for path in (folder / name for name in _TEXTURE_FILES):
         if path.is_file():
             address = quote(Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()) if home else ""
-            found.append((path.name, address, f"{path.stat().st_size / 1e6:.1f} MB"))
+            found.append((path.name, address, f"{path.stat().st_size / 1e3:,.0f} kB"))
     return found
 
 
