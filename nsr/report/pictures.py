@@ -23,7 +23,7 @@ THUMB_HEIGHT = 96  # px of a photograph in the strip of all of them
 MAX_THUMBS = 60
 COMPARED_VIEWS = 3  # of a scene, whose render is shown beside the photo
 SURFACE_VIEWS = 2  # cameras of a scene from which surfaces are shown
-ALL_PICTURES = 20_000_000  # bytes of all pictures on a page
+ALL_PICTURES = 17_000_000  # bytes of all pictures on a page
 _THUMB_BYTES = 6_000
 _SMALLEST = 0.3  # share of the full width below which nobody sees anything
 _QUALITIES = (78, 65, 50, 35, 20)  # the first that keeps a picture within `most_bytes`
@@ -70,8 +70,8 @@ class Sizes:
 
 
 def most_bytes(width: int) -> int:
-    """Bytes in the page that a picture of a width in pixels may take: about twice those of a photograph of an object."""
-    return round(3_000 + 0.17 * width**2)
+    """Bytes in the page that a picture of a width in pixels may take: those of a busy photograph at a quality of 65."""
+    return round(3_000 + 0.11 * width**2)
 
 
 def encode(pixels: NDArray[np.uint8], caption: str, alt: str, width: int = WIDTH) -> Picture:
