@@ -233,7 +233,7 @@ def view_facts(run: Run) -> list[Line]:
     }
     facts = {"compared views": words[kind], "number": len(run.views.get("per_view", {})) or None}
     rest = {k: v for k, v in run.views.items() if k not in ("per_view", "views", "manifest", "notes")}
-    return [_line(_VIEW_LABELS.get(key, key), [value]) for key, value in (facts | flatten(rest)).items()]
+    return [_line(_VIEW_LABELS.get(key) or key, [value]) for key, value in (facts | flatten(rest)).items()]
 
 
 def texture_facts(run: Run) -> list[Line]:

@@ -78,7 +78,8 @@ class SceneSection:
         anchor, title: of the section. runs: one per method. rows: of the summary with their indices in it.
         thumbs: small photographs with the indices of their cameras. layout: cameras from above, "" without a scene.
         up_source: how "above" was found. views: pictures of the compared views, photograph first.
-        variants: Chamfer distance under the variants of the protocol, one column per row. curves: training curves. legend: methods with their colours. viewer: None without a surface or cameras.
+        variants: Chamfer distance under the variants of the protocol, one column per row. curves: training curves.
+        legend: methods with their colours. viewer: None without a surface or cameras.
     """
 
     anchor: str
