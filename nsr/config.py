@@ -242,9 +242,13 @@ class TextureConfig:
     outlier: float = 0.1  # sRGB distance from the median colour at which a photograph loses weight; 0: all count
     exposure: bool = True  # even out exposure and white balance between photographs
     quality: int = 95  # of the JPEG
-    frame: Literal["world", "gltf"] = "world"  # "gltf": y up, metres
-    up: tuple[float, float, float] = (0.0, 0.0, 0.0)  # "gltf": world direction that becomes +y; zero: the cameras' mean up
-    metres: float = 0.0  # "gltf": metres per world unit; 0: from the scene's unit
+    frame: Literal["world", "gltf"] = "world"  # "world": that of mesh.ply; "gltf": y up, metres
+    up: tuple[float, float, float] = (
+        0.0,
+        0.0,
+        0.0,
+    )  # "gltf": direction in mesh.ply's frame that becomes +y; zero: the cameras' mean up
+    metres: float = 0.0  # "gltf": metres per unit of mesh.ply; 0: from the name of its unit
 
 
 @dataclass

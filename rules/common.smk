@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 from nsr import digest, manifest
 from nsr.config import section
 from nsr.errors import ConfigError
+from nsr.provenance import hash_files
 
 # Stages run with the interpreter that runs snakemake and with the very checkout whose code is hashed.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -218,8 +219,8 @@ def report_options():
 
 
 def published_digest():
-    """Hash of the tables of published numbers."""
-    return digest_of(*sorted(str(path) for path in (ROOT / "config/published").glob("*.tsv")))
+    """Hash of the tables of published numbers, wherever the project lies."""
+    return hash_files((ROOT / "config/published").glob("*.tsv"))
 
 
 def final_files():

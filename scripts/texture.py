@@ -16,7 +16,9 @@ from nsr.cli import main_exit, settings, stage_parser, threads
 def build_parser() -> argparse.ArgumentParser:
     """The program's options."""
     parser = stage_parser(__doc__)
-    parser.add_argument("--mesh", type=Path, required=True, help="mesh in the scene's world frame")
+    parser.add_argument(
+        "--mesh", type=Path, required=True, help="mesh in the scene's world frame, or a PLY that names its metric frame"
+    )
     parser.add_argument("--scene", type=Path, required=True, help="scene folder of the prepare stage")
     parser.add_argument("--out", type=Path, required=True, help="output folder; its files of the same names are replaced")
     return parser

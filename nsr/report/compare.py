@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nsr.errors import DataError
-from nsr.report.tables import Row, better, number, short_columns
+from nsr.report.tables import VIEW_METRICS, WITHIN, Row, better, number, short_columns
 
 PLACE = ("dataset", "scene", "method", "surface")
-WITHIN = ("protocol", "unit", "alignment")  # numbers of different ones are not compared
 SAME = 1e-9  # relative difference up to which two numbers are the same
+COSTS = ("train_seconds", "total_seconds", "peak_memory_mb", "cost")
 _WORDS = {1: "better", -1: "worse", 0: "changed"}
 
 
@@ -92,7 +92,7 @@ def _row_changes(place: tuple[str, ...], row: Row, earlier: Row, keys: Sequence[
         if row.get(key) != earlier.get(key):
             found.append(Change(place, key, str(earlier.get(key, "")), str(row.get(key, "")), None, "changed"))
     lengths_differ = any(row.get(key) != earlier.get(key) for key in WITHIN)
-    of_surface = {key for key in keys if key in ("chamfer", "accuracy", "completeness") or key.startswith("f_")}
+    of_surface = {key for key in keys if key not in (*VIEW_METRICS, *COSTS)}
     for key in keys:
         if not (lengths_differ and key in of_surface):
             change = _change(place, key, row.get(key), earlier.get(key))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from nsr.report.collect import Run, Surface
-from nsr.report.tables import NOT_MEASURED, is_score, protocol, seed, trained_on
+from nsr.report.tables import NOT_MEASURED, Row, is_score, length_unit, protocol, seed, trained_on, unit_fact
 
 _LABELS = {
     "chamfer": "Chamfer distance",
@@ -16,6 +19,24 @@ _LABELS = {
     "surplus": "surplus: share of the mesh beyond the largest distance",
     "completeness": "completeness: mean distance truth → mesh",
 }
+_ANGLES = {
+    "normal_error": "normal error: mean angle at nearest points",
+    "normal_accuracy": "normal error, mesh → truth",
+    "normal_completeness": "normal error, truth → mesh",
+}
+_VIEW_LABELS = {
+    "metrics.psnr": "PSNR, dB",
+    "metrics.psnr_masked": "PSNR over the object, dB",
+    "metrics.ssim": "SSIM",
+    "metrics.ssim_masked": "SSIM over the object",
+    "metrics.lpips": "LPIPS",
+    "metrics.lpips_masked": "LPIPS over the object",
+    "metrics.depth_error": "depth error: mean, % of the object radius",
+    "metrics.depth_median": "depth error: median, % of the object radius",
+    "metrics.depth_missing": "depth missing: share of the true depth",
+    "left_out.lpips": "LPIPS left out",
+    "left_out.depth": "depth error left out",
+}
 _GROUPS = {
     "metrics": "Measured",
     "alignment": "Alignment",
@@ -23,8 +44,9 @@ _GROUPS = {
     "counts": "Sample counts",
     "settings": "Evaluation settings",
 }
-_HIDDEN = ("manifest", "notes", "protocol", "version")
+_HIDDEN = ("manifest", "notes", "protocol", "version", "variants")
 _NOT_OF_EXTRACTION = ("settings", "similarity", "train", "steps", "scene", "frame")
+_TEXTURE_FILES = ("textured.glb", "textured.obj", "textured.mtl", "textured.jpg", "textured.ply")
 _LONG = 12  # list entries above which only the number of entries is shown
 
 
@@ -78,18 +100,21 @@ def surface_groups(surfaces: tuple[Surface, ...], world_unit: str) -> list[Group
         surfaces: of one run. world_unit: name of the world unit, for metrics in world lengths.
     """
     groups = [Group("Protocol", (_line("protocol and version", [protocol(s.evaluation) for s in surfaces]),))]
+    words = _Words(world_unit, next((s.evaluation for s in surfaces if "unit" in s.evaluation), {}))
     sections = dict.fromkeys(_GROUPS)
     for surface in surfaces:
         sections |= dict.fromkeys(key for key in surface.evaluation if key not in _HIDDEN)
     for key in sections:
         parts = [s.evaluation.get(key) for s in surfaces]
         flats = [flatten(part if isinstance(part, Mapping) else {key: part}) if part is not None else {} for part in parts]
-        groups.append(_group(_GROUPS.get(key, key.replace("_", " ")), flats, key == "metrics", world_unit))
+        groups.append(_group(_GROUPS.get(key, key.replace("_", " ")), flats, words if key == "metrics" else None))
+        if key == "metrics":
+            groups.append(Group("Variants of the protocol", tuple(_variants([s.evaluation for s in surfaces], words))))
         if key == "counts":
             groups.append(
                 Group("Culling", (_line("share of the predicted samples left out", [left_out(s.evaluation) for s in surfaces]),))
             )
-    groups.append(_group("Extraction and culling", [_extraction(surface.info) for surface in surfaces], False, world_unit))
+    groups.append(_group("Extraction and culling", [_extraction(surface.info) for surface in surfaces]))
     return [group for group in groups if group.lines]
 
 
@@ -103,27 +128,64 @@ def _extraction(info: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _group(title: str, flats: list[dict[str, Any]], metrics: bool, world_unit: str) -> Group:
+@dataclass(frozen=True)
+class _Words:
+    """How the metrics of a protocol are called. Attributes: world_unit; evaluation, whose unit and tau count."""
+
+    world_unit: str
+    evaluation: Mapping[str, Any]
+
+    @property
+    def unit(self) -> str:
+        """Unit of the lengths in words."""
+        unit = length_unit(dict(self.evaluation))
+        return "% of the object radius" if unit in (None, "%") else str(unit)
+
+    def label(self, key: str) -> str:
+        """What stands before a metric's numbers."""
+        base, tau = key.removesuffix("_world"), unit_fact(dict(self.evaluation), "tau")
+        if key in ("f_score", "precision", "recall"):
+            name = "F-score" if key == "f_score" else key
+            return f"{name} within {tau:g} {self.unit}" if isinstance(tau, (int, float)) else name
+        if is_score(key):
+            return f"F-score within {key.removeprefix('f_')} {self.unit}"
+        for share in ("precision", "recall"):
+            if key.startswith(f"{share}_"):
+                return f"{share} within {key.removeprefix(f'{share}_')} {self.unit}"
+        if base in ("missed", "surplus"):
+            return _LABELS[base]
+        if key in _ANGLES:
+            return f"{_ANGLES[key]}, °"
+        unit = f"world units ({self.world_unit})" if key.endswith("_world") else self.unit
+        return f"{_LABELS[base]}, {unit}" if base in _LABELS else key.replace("_", " ")
+
+
+def _group(title: str, flats: list[dict[str, Any]], words: _Words | None = None) -> Group:
     keys = dict.fromkeys(key for flat in flats for key in flat)
-    lines = (_line(_label(key, world_unit) if metrics else key, [flat.get(key) for flat in flats]) for key in keys)
+    lines = (_line(words.label(key) if words else key, [flat.get(key) for flat in flats]) for key in keys)
     return Group(title, tuple(lines))
+
+
+def _variants(evaluations: Sequence[Row], words: _Words, only: tuple[str, ...] = ()) -> list[Line]:
+    """Metrics of every variant of a protocol, such as DTU's mask culls, one column per evaluation; `only` these metrics if named."""
+    flats = [{(name, key): value for name, of in e.get("variants", {}).items() for key, value in of.items()} for e in evaluations]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    return [
+        _line(f"{name}: {words.label(metric)}", [flat.get((name, metric)) for flat in flats])
+        for name, metric in keys
+        if not only or metric in only
+    ]
+
+
+def variant_lines(surfaces: Sequence[Surface]) -> list[Line]:
+    """Chamfer distance under every variant of the protocol, one column per surface; none where it has no variants."""
+    evaluations = [surface.evaluation for surface in surfaces]
+    stated = next((evaluation for evaluation in evaluations if "unit" in evaluation), {})
+    return _variants(evaluations, _Words("", stated), ("chamfer",))
 
 
 def _line(label: str, values: list[Any]) -> Line:
     return Line(label, tuple(show(value) for value in values), tuple(values))
-
-
-def _label(key: str, world_unit: str) -> str:
-    base = key.removesuffix("_world")
-    if is_score(key) and key != "f_score":
-        return f"F-score within {key.removeprefix('f_')} % of the object radius"
-    for share in ("precision", "recall"):
-        if key.startswith(f"{share}_"):
-            return f"{share} within {key.removeprefix(f'{share}_')} % of the object radius"
-    if base in ("missed", "surplus"):
-        return _LABELS[base]
-    unit = f"world units ({world_unit})" if key.endswith("_world") else "% of the object radius"
-    return f"{_LABELS[base]}, {unit}" if base in _LABELS else key.replace("_", " ")
 
 
 def left_out(evaluation: Mapping[str, Any]) -> float | None:
@@ -171,7 +233,41 @@ def view_facts(run: Run) -> list[Line]:
     }
     facts = {"compared views": words[kind], "number": len(run.views.get("per_view", {})) or None}
     rest = {k: v for k, v in run.views.items() if k not in ("per_view", "views", "manifest", "notes")}
-    return [_line(key, [value]) for key, value in (facts | flatten(rest)).items()]
+    return [_line(_VIEW_LABELS.get(key) or key, [value]) for key, value in (facts | flatten(rest)).items()]
+
+
+def texture_facts(run: Run) -> list[Line]:
+    """How well the texture reproduces the photographs, how visible its seams are, and its size; [] without a texture."""
+    if not run.texture:
+        return []
+    texture = run.texture
+    seams, loss = texture.get("seams") or {}, texture.get("simplified") or {}
+    size = (texture.get("settings") or {}).get("texture", {}).get("size")
+    facts = {
+        "PSNR of the textured mesh against the photographs it was baked from, dB": texture.get("psnr"),
+        "the same, photographs that took no part, dB": texture.get("psnr_held_out"),
+        "step of colour across seams, mean, levels of 255": seams.get("mean"),
+        "step of colour across seams, 95 %": seams.get("p95"),
+        "texels a side": size,
+        "triangles": texture.get("triangles"),
+        "charts": texture.get("charts"),
+        "share of the surface that a photograph sees": texture.get("seen"),
+        "distance to the mesh before simplification, largest": loss.get("max"),
+        "frame and unit of the files": ", ".join(str(texture[key]) for key in ("frame", "unit") if key in texture) or None,
+        "seconds": texture.get("seconds"),
+    }
+    return [_line(key, [value]) for key, value in facts.items() if value is not None or key.startswith("PSNR")]
+
+
+def texture_files(run: Run, home: Path | None) -> list[tuple[str, str, str]]:
+    """Name, address and size of each file of the textured mesh; the address is relative to the report's folder `home`, "" without."""
+    folder = run.textured.parent if run.textured else run.folder / "texture"
+    found = []
+    for path in (folder / name for name in _TEXTURE_FILES):
+        if path.is_file():
+            address = quote(Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()) if home else ""
+            found.append((path.name, address, f"{path.stat().st_size / 1e3:,.0f} kB"))
+    return found
 
 
 def per_view_lines(run: Run) -> tuple[list[str], list[Line]]:

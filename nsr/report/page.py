@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsr import __version__
@@ -41,11 +42,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Extras:
     """What the page may show beside the runs. Attributes: matrices, scenes against methods; changes, None if not compared;
-    compared, name of the other summary."""
+    compared, name of the other summary; home, folder of the page, from which files of the results are linked."""
 
     matrices: Sequence[Matrix] = ()
     changes: Sequence[Change] | None = None
     compared: str = ""
+    home: Path | None = None
 
 
 def render_page(runs: Sequence[Run], rows: Sequence[Row] | None = None, extras: Extras | None = None) -> str:
@@ -61,7 +63,8 @@ def render_page(runs: Sequence[Run], rows: Sequence[Row] | None = None, extras: 
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     rows = summary_rows(runs) if rows is None else rows
     columns = short_columns(rows)
-    sections = scene_sections(runs, rows, Budget.for_surfaces(sum(_surfaces(run) for run in runs)))
+    extras = extras or Extras()
+    sections = scene_sections(runs, rows, Budget.for_surfaces(sum(_surfaces(run) for run in runs)), extras.home)
     anchors = {section.title: section.anchor for section in sections}
     viewers = any(section.viewer is not None for section in sections)
     scripts = [_script("page.js"), *([_script("three.bundle.min.js", vendor), _script("viewer.js")] if viewers else [])]
@@ -77,7 +80,7 @@ def render_page(runs: Sequence[Run], rows: Sequence[Row] | None = None, extras: 
         means=mean_rows(rows, columns),
         device=one_device(rows),
         headline=headline(rows, runs),
-        extras=extras or Extras(),
+        extras=extras,
         number=number,
         cell=cell,
         mark=mark,

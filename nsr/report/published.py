@@ -110,16 +110,21 @@ def _matrix(dataset: str, rows: Sequence[Row], published: Sequence[Entry]) -> Ma
     left_out = sorted({str(row["protocol"]) for row in rows if "chamfer" in row and row not in official and "protocol" in row})
     scenes = tuple(dict.fromkeys(str(row["scene"]) for row in rows))
     columns = []
-    for method, surface in dict.fromkeys((str(row["method"]), str(row["surface"])) for row in ours):
-        mine = {row["scene"]: row.get("chamfer") for row in ours if (row["method"], row["surface"]) == (method, surface)}
+    for title in dict.fromkeys(_title(row) for row in ours):
+        mine = {row["scene"]: row.get("chamfer") for row in ours if _title(row) == title}
         values = tuple(_finite(mine.get(scene)) for scene in scenes)
-        columns.append(MatrixColumn(f"{method}, {surface}", "", values))
+        columns.append(MatrixColumn(title, "", values))
     for method, source in dict.fromkeys((entry.method, entry.source) for entry in published):
         theirs = {entry.scan: entry.chamfer for entry in published if (entry.method, entry.source) == (method, source)}
         columns.append(MatrixColumn(method, source, tuple(_finite(theirs.get(_scan(scene))) for scene in scenes)))
     units = {str(row["unit"]) for row in ours if "unit" in row}
     note = f"Measured by {', '.join(left_out)} and therefore not beside published numbers." if left_out and published else ""
     return Matrix(dataset, units.pop() if len(units) == 1 else "", scenes, tuple(columns), note)
+
+
+def _title(row: Row) -> str:
+    """Method and surface of a row of ours, and the mask cull where its protocol has several."""
+    return ", ".join(str(row[key]) for key in ("method", "surface", "cull") if key in row)
 
 
 def _finite(value: object) -> float:

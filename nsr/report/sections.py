@@ -17,15 +17,13 @@ from nsr.report import facts, figures, pictures
 from nsr.report.collect import Run, Surface
 from nsr.report.facts import Group, Line
 from nsr.report.geometry import evaluated_samples, ground_truth_path, truth_frame, unit_mesh
-from nsr.report.pictures import Picture
+from nsr.report.pictures import COMPARED_VIEWS, SURFACE_VIEWS, Picture, Sizes
 from nsr.report.preview import Budget
 from nsr.report.tables import Row, length_unit, trained_on
 from nsr.report.viewer import Viewer, make_viewer
 from nsr.scene.scene import Scene, View
 
 ERROR_END = 2.0  # end of the error colours in percent of the object radius or in mm, one scale for all runs
-SURFACE_VIEWS = 2  # cameras from which surfaces are shown
-COMPARED_VIEWS = 3  # views whose render is shown beside the photo
 T = TypeVar("T")
 
 
@@ -55,6 +53,8 @@ class RunPage:
     surfaces: list[Gallery] = field(default_factory=list)
     error_scale: str = ""
     cuts: list[str] = field(default_factory=list)
+    texture: list[Line] = field(default_factory=list)
+    files: list[tuple[str, str, str]] = field(default_factory=list)
     raw: list[tuple[str, str]] = field(default_factory=list)
     meshes: dict[str, Mesh] = field(default_factory=dict)
     samples: dict[str, tuple[Array, Array]] = field(default_factory=dict)
@@ -78,7 +78,8 @@ class SceneSection:
         anchor, title: of the section. runs: one per method. rows: of the summary with their indices in it.
         thumbs: small photographs with the indices of their cameras. layout: cameras from above, "" without a scene.
         up_source: how "above" was found. views: pictures of the compared views, photograph first.
-        curves: training curves. legend: methods with their colours. viewer: None without a surface or cameras.
+        variants: Chamfer distance under the variants of the protocol, one column per row. curves: training curves.
+        legend: methods with their colours. viewer: None without a surface or cameras.
     """
 
     anchor: str
@@ -89,37 +90,44 @@ class SceneSection:
     layout: str = ""
     up_source: str = ""
     views: list[Gallery] = field(default_factory=list)
+    variants: list[Line] = field(default_factory=list)
     curves: list[str] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
     viewer: Viewer | None = None
 
 
-def scene_sections(runs: Sequence[Run], rows: Sequence[Row], budget: Budget) -> list[SceneSection]:
+def scene_sections(runs: Sequence[Run], rows: Sequence[Row], budget: Budget, home: Path | None = None) -> list[SceneSection]:
     """One section per scene in the order of the runs.
 
     Args:
-        runs: of `collect`. rows: of `summary_rows` of them. budget: for the viewer's surfaces.
+        runs: of `collect`. rows: of `summary_rows` of them. budget: of the page's surfaces and pictures.
+        home: folder of the page, from which files of the results are linked; None: no links.
     """
     grouped: dict[str, list[tuple[int, Run]]] = {}
     for index, run in enumerate(runs):
         grouped.setdefault(run.title, []).append((index, run))
-    return [_section(f"scene-{number}", group, rows, budget) for number, group in enumerate(grouped.values(), 1)]
+    sizes = Sizes.for_page(len(grouped), len(runs))
+    sections = [_section(f"scene-{number}", group, rows, budget, sizes) for number, group in enumerate(grouped.values(), 1)]
+    for page in (page for section in sections for page in section.runs):
+        page.files = facts.texture_files(page.run, home)
+    return sections
 
 
-def _section(anchor: str, group: Sequence[tuple[int, Run]], rows: Sequence[Row], budget: Budget) -> SceneSection:
+def _section(anchor: str, group: Sequence[tuple[int, Run]], rows: Sequence[Row], budget: Budget, sizes: Sizes) -> SceneSection:
     pages = [_run_page(run, f"run-{index + 1}") for index, run in group]
     surfaces = len(group[0][1].surfaces)
     mine = [(i, rows[i]) for index, _ in group for i in range(index * surfaces, (index + 1) * surfaces)]
     section = SceneSection(anchor, group[0][1].title, pages, mine)
+    section.variants = facts.variant_lines([surface for page in pages for surface in page.run.surfaces])
     section.curves = figures.curves({page.run.method: page.run.curve for page in pages}, anchor)
     if len(pages) > 1:
         section.legend = [(page.run.method, figures.method_colour(index)) for index, page in enumerate(pages)]
     scene = next((page.run.prepared for page in pages if page.run.prepared is not None), None)
     if scene is not None:
-        _add_cameras(section, scene)
-        _add_views(section, scene)
+        _add_cameras(section, scene, sizes)
+        _add_views(section, scene, sizes.compared)
         for page in pages:
-            _add_surfaces(page, scene)
+            _add_surfaces(page, scene, sizes.width)
         section.viewer = make_viewer(anchor, scene, pages, budget)
     return section
 
@@ -130,6 +138,7 @@ def _run_page(run: Run, anchor: str) -> RunPage:
     page.notes = list(dict.fromkeys(str(note) for part in _parts_with_notes(run) for note in part.get("notes", [])))
     page.groups = facts.surface_groups(run.surfaces, run.prepared.unit if run.prepared else "unknown")
     page.training, page.view_facts = facts.training_facts(run), facts.view_facts(run)
+    page.texture = facts.texture_facts(run)
     page.per_view_keys, page.per_view = facts.per_view_lines(run)
     parts = {"sfm": run.sfm, "training": run.train, "render": run.render, "held-out views": run.views, "texture": run.texture}
     parts |= {f"{s.kind}": s.info for s in run.surfaces} | {f"evaluation of {s.kind}": s.evaluation for s in run.surfaces}
@@ -141,21 +150,21 @@ def _parts_with_notes(run: Run) -> list[Any]:
     return [*(part for surface in run.surfaces for part in (surface.info, surface.evaluation)), run.texture, run.views]
 
 
-def _add_cameras(section: SceneSection, scene: Scene) -> None:
-    """The camera layout, and every photograph in small."""
+def _add_cameras(section: SceneSection, scene: Scene, sizes: Sizes) -> None:
+    """The camera layout, and the photographs in small."""
     trained = {name for page in section.runs for name in page.run.train.get("train_views", [])}
     trained = trained or {view.name for view in scene.split("train")}
     unit_w2c = scene.unit_w2c(scene.views)
     section.up_source = figures.scene_axes(unit_w2c)[1]
     section.layout = figures.camera_layout(unit_w2c, [view.name in trained for view in scene.views], section.anchor)
     page = section.runs[0]
-    for view in pictures.spread(scene.views, pictures.MAX_THUMBS):
+    for view in pictures.spread(scene.views, sizes.thumbs):
         if view.image.is_file():
             picture = page.attempt(f"photo {view.name}", None, pictures.thumbnail, view)
             section.thumbs += [(scene.views.index(view), picture)] if picture else []
 
 
-def _add_views(section: SceneSection, scene: Scene) -> None:
+def _add_views(section: SceneSection, scene: Scene, width: int) -> None:
     """Photograph and every method's render, normals and depth of the views that most methods rendered."""
     rendered = {page.anchor: pictures.rendered_views(page.run.folder / "render", scene.views) for page in section.runs}
     names = {view.name for views in rendered.values() for view in views}
@@ -163,11 +172,10 @@ def _add_views(section: SceneSection, scene: Scene) -> None:
     for view in pictures.spread([view for view in scene.views if view.name in names], COMPARED_VIEWS):
         row: list[Picture] = []
         if view.image.is_file():
-            row += section.runs[0].attempt(f"photo {view.name}", list[Picture](), pictures.photo, view, pictures.COMPARED_WIDTH)
+            row += section.runs[0].attempt(f"photo {view.name}", list[Picture](), pictures.photo, view, width)
         for page in (page for page in section.runs if view in rendered[page.anchor]):
-            found = page.attempt(
-                f"view {view.name}", list[Picture](), pictures.comparison, page.run.folder / "render", view, scene.unit
-            )
+            folder = page.run.folder / "render"
+            found = page.attempt(f"view {view.name}", list[Picture](), pictures.comparison, folder, view, scene.unit, width)
             words = _view_metrics(page.run, view)
             if several:
                 found = [picture.named(f"{page.run.method}: {picture.caption}") for picture in found]
@@ -186,7 +194,7 @@ def _view_metrics(run: Run, view: View) -> list[str]:
     return [text.format(values[key]) for key, text in shown if isinstance(values.get(key), (int, float))]
 
 
-def _add_surfaces(page: RunPage, scene: Scene) -> None:
+def _add_surfaces(page: RunPage, scene: Scene, width: int) -> None:
     """Surfaces seen from cameras of the scene, coloured by their errors, and cut."""
     run = page.run
     for surface in run.surfaces:
@@ -205,10 +213,11 @@ def _add_surfaces(page: RunPage, scene: Scene) -> None:
     for view in pictures.spread(views, SURFACE_VIEWS) if page.meshes else []:
         row: list[Picture] = []
         if view.image.is_file():
-            row += page.attempt(f"photo {view.name}", list[Picture](), pictures.photo, view)
+            row += page.attempt(f"photo {view.name}", list[Picture](), pictures.photo, view, width)
         for kind, mesh in page.meshes.items():
             judged = page.samples.get(kind)
-            row += pictures.mesh_pictures(scene, view, mesh, kind=kind, evaluated=judged, largest=page.error_end)
+            end = page.error_end
+            row += pictures.mesh_pictures(scene, view, mesh, kind=kind, evaluated=judged, largest=end, width=width)
         page.surfaces.append(Gallery(f"From the camera of view {view.name}", row))
     _add_cuts(page, scene)
 

@@ -30,22 +30,26 @@ class Column:
 
 _FIRST = ("dataset", "scene", "method", "surface", "status")
 _SURFACE_METRICS = ("chamfer", "accuracy", "completeness")
+WITHIN = ("protocol", "unit", "alignment", "cull")  # numbers of surfaces compare only where all of these agree
 _SHORT = (
     Column("chamfer", "Chamfer", 3, better=-1),
     Column("accuracy", "accuracy", 3, better=-1),
     Column("completeness", "completeness", 3, better=-1),
 )
+_SHARES = (Column("precision", "precision", 3, better=1), Column("recall", "recall", 3, better=1))
+_NORMALS = Column("normal_error", "normal error", 1, "°", -1)
 _SHORT_VIEWS = (
     Column("psnr", "PSNR", 2, "dB", 1),
     Column("ssim", "SSIM", 4, better=1),
     Column("lpips", "LPIPS", 4, better=-1),
+    Column("depth_error", "depth error", 3, "%", -1),
     Column("train_seconds", "training", 0, "s", -1),
     Column("total_seconds", "all stages", 0, "s", -1),
     Column("peak_memory_mb", "GPU memory", 2, "GB", -1, 1e-3),
     Column("cost", "cost", 3, better=-1),
 )
-VIEW_METRICS = ("psnr", "ssim", "lpips")
-_OPTIONAL = ("lpips", "total_seconds", "peak_memory_mb", "cost")  # shown where at least one row has them
+VIEW_METRICS = ("psnr", "ssim", "lpips", "depth_error")
+_OPTIONAL = ("lpips", "depth_error", "total_seconds", "peak_memory_mb", "cost")  # shown where at least one row has them
 _OF_DEVICE = ("train_seconds", "total_seconds", "peak_memory_mb")
 GPU_STAGES = ("train", "mesh", "tsdf", "render")
 MORE_IS_BETTER = ("psnr", "ssim", "precision", "recall", "f_", "fscore", "f_score", "samples_per_second")
@@ -58,8 +62,8 @@ def summary_rows(runs: Iterable[Run], gpu_price: float = 0.0) -> list[Row]:
     Args:
         runs: of `collect`. gpu_price: of one GPU for an hour, any currency; 0: no `cost`.
 
-    Keys of the evaluations' `metrics` are kept as they are: lengths in percent of the object radius, `*_world` in world
-    units, F-scores in the evaluation's own range, PSNR in dB.
+    Keys of the evaluations' `metrics` are kept as they are: lengths in the row's `unit` (percent of the object radius, mm, m),
+    `*_world` in world units, F-scores in the evaluation's own range, PSNR in dB, depth errors in percent of the radius.
     """
     return [_row(run, surface, gpu_price) for run in runs for surface in run.surfaces]
 
@@ -76,6 +80,8 @@ def _row(run: Run, surface: Surface, gpu_price: float) -> Row:
             "protocol": protocol(evaluation),
             "alignment": evaluation.get("alignment", {}).get("kind"),
             "unit": length_unit(evaluation),
+            "cull": unit_fact(evaluation, "cull"),
+            "tau": unit_fact(evaluation, "tau"),
             "world_unit": run.prepared.unit if run.prepared else None,
             "views_protocol": protocol(views),
             "views": trained_on(run)[0] if views else None,
@@ -112,6 +118,12 @@ def length_unit(evaluation: Row) -> str | None:
     unit = evaluation.get("unit")
     name = unit.get("name") if isinstance(unit, dict) else unit
     return "%" if str(name).startswith("percent") else str(name) if name else None
+
+
+def unit_fact(evaluation: Row, name: str) -> Any:
+    """What a protocol says beside the name of its unit: `cull` (DTU), `tau` (Tanks and Temples); None if it says nothing."""
+    unit = evaluation.get("unit")
+    return unit.get(name) if isinstance(unit, dict) else None
 
 
 def better(key: str) -> int:
@@ -191,13 +203,18 @@ def to_tsv(rows: Sequence[Row]) -> str:
 
 
 def short_columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns a person compares, F-scores and optional ones as the rows have them, lengths in the rows' one unit."""
-    units = {row["unit"] for row in rows if "unit" in row}
+    """The columns a person compares, in the one unit of the rows that have lengths; what no row has is left out, unless it
+    belongs to every report."""
+
+    def some(key: str) -> bool:
+        return any(row.get(key) is not None for row in rows)
+
+    units = {row["unit"] for row in rows if "unit" in row and "chamfer" in row}
     unit = units.pop() if len(units) == 1 else "" if units else "%"
-    lengths = [replace(column, unit=unit) for column in _SHORT]
     scores = [Column(key, score_title(key), 3, better=1) for key in column_keys(rows) if is_score(key)]
-    rest = [c for c in _SHORT_VIEWS if c.key not in _OPTIONAL or any(row.get(c.key) for row in rows)]
-    return [*lengths, *scores, *rest]
+    lengths = [replace(c, unit=unit) for c in _SHORT] if any(some(c.key) for c in _SHORT) or not scores else []
+    rest = [c for c in _SHORT_VIEWS if c.key not in _OPTIONAL or some(c.key)]
+    return [*lengths, *scores, *(c for c in (*_SHARES, _NORMALS) if some(c.key)), *rest]
 
 
 def score_title(key: str) -> str:
@@ -208,7 +225,7 @@ def score_title(key: str) -> str:
 def best_cells(rows: Sequence[Row], columns: Sequence[Column]) -> set[tuple[int, str]]:
     """Row indices and keys of the best numbers among rows that may be compared.
 
-    Rows compare within a scene and under the same protocol, unit and alignment; times and memory on the same device, views only
+    Rows compare within a scene and under the same protocol, unit, alignment and cull; times and memory on the same device, views only
     where held out, failed rows not at all. A column in which all rows agree has no best one.
     """
     found: set[tuple[int, str]] = set()
@@ -229,7 +246,7 @@ def best_cells(rows: Sequence[Row], columns: Sequence[Column]) -> set[tuple[int,
 
 def _within(column: Column) -> tuple[str, ...]:
     """Keys in which rows must agree for a column's numbers to compare."""
-    return ("device",) if column.key in _OF_DEVICE else ("protocol", "unit", "alignment")
+    return ("device",) if column.key in _OF_DEVICE else WITHIN
 
 
 def mean_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:

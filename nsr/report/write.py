@@ -48,7 +48,7 @@ def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None,
     found = collect(results, runs, logs)
     rows = summary_rows(found, options.gpu_price)
     changed = None if earlier is None else changes(rows, earlier)
-    page = render_page(found, rows, Extras(matrices(rows, options.published), changed, str(options.compare or "")))
+    page = render_page(found, rows, Extras(matrices(rows, options.published), changed, str(options.compare or ""), out))
     files = {TABLE: to_tsv(rows), MARKDOWN: to_markdown(rows), LATEX: to_latex(rows), PAGE: page}
     files |= {} if changed is None else {CHANGES: changes_tsv(changed)}
     for name, text in files.items():

@@ -17,7 +17,8 @@ from nsr.conventions import Similarity, project
 from nsr.errors import DataError
 from nsr.report import figures
 from nsr.report.geometry import evaluated_samples, truth_frame, unit_mesh
-from nsr.report.pictures import WIDTH, depth_picture, encode, mesh_pictures, spread
+from nsr.report.pictures import ALL_PICTURES, WIDTH, Sizes, depth_picture, encode, encode_file, mesh_pictures, most_bytes, spread
+from nsr.report.preview import ALL_BYTES
 from nsr.report.shade import BACK, FRONT, UNCOUNTED, Camera, cast, colour_stops, error_coloured, error_values, shaded
 from tests.unit.look_at import look_at
 from tests.unit.report_fixture import RADIUS, SCALE, SHIFT, make_scene
@@ -236,3 +237,25 @@ def test_the_template_travels_with_the_package():
 
     assert resources.files(nsr.report).joinpath("template.html").is_file()
     assert (Path(nsr.report.__file__).parent / "template.html").is_file()
+
+
+def test_pictures_of_many_scenes_and_methods_stay_within_the_pages_budget():
+    assert Sizes.for_page(2, 2) == Sizes()
+    for scenes, methods in ((15, 1), (15, 3), (6, 10)):
+        sizes = Sizes.for_page(scenes, scenes * methods)
+        assert sizes.bytes(scenes, scenes * methods) <= ALL_PICTURES
+        assert sizes.compared >= 250 and sizes.thumbs >= 6
+    # Scripts, and curves, cuts and facts of each run (the demo's: 130 kB) have room, too.
+    assert ALL_BYTES + ALL_PICTURES + 600_000 + 15 * 3 * 140_000 < 40_000_000
+    widths = [Sizes.for_page(15, 15 * methods).compared for methods in (1, 2, 3, 10)]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_no_picture_takes_more_than_its_share(tmp_path):
+    """Noise is what compresses worst; the picture keeps its place on the page."""
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3)).astype(np.uint8)
+    for width in (640, 420, 200):
+        picture = encode(noise, "c", "a", width)
+        assert len(picture.uri) <= most_bytes(width) and (picture.width, picture.height) == (width, round(width * 0.75))
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert len(encode_file(tmp_path / "noise.png", "c", "a", 128, 2_000).uri) <= 2_000

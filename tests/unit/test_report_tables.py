@@ -86,6 +86,29 @@ def test_direction_of_metrics_also_of_unknown_ones(key, sign):
     assert better(key) == sign
 
 
+def test_columns_are_those_of_the_protocols():
+    """Tanks and Temples has shares and no lengths; what one row has is a column, with the unit of the rows that have lengths."""
+    tanks = row("barn", "one", protocol="tanks-and-temples 1", unit="m", tau=0.01, f_score=0.5, precision=0.6, recall=0.4)
+    titles = [(column.title, column.unit) for column in short_columns([tanks])]
+    assert titles[:3] == [("F-score", ""), ("precision", ""), ("recall", "")]
+    assert not {"Chamfer", "accuracy", "completeness", "normal error", "depth error"} & {title for title, _ in titles}
+    ours = row("a", "one", chamfer=0.2, normal_error=5.0, depth_error=0.4)
+    titles = [(column.title, column.unit) for column in short_columns([tanks, ours])]
+    assert {("Chamfer", "%"), ("normal error", "°"), ("depth error", "%"), ("F-score", "")} <= set(titles)
+    assert best_of([ours, row("a", "two", chamfer=0.2, normal_error=4.0, depth_error=0.5)]) == {
+        ("two", "normal_error"),
+        ("one", "depth_error"),
+    }
+
+
+def test_other_culls_do_not_compare():
+    dtu = {"dataset": "dtu", "protocol": "dtu 1", "unit": "mm"}
+    rows = [row("24", "one", chamfer=0.5, cull="mask-24px", **dtu), row("24", "two", chamfer=0.4, cull="no-cull", **dtu)]
+    assert best_of(rows) == set()
+    [change] = changes(rows[:1], [{**rows[0], "chamfer": 0.6, "cull": "no-cull"}])
+    assert (change.metric, change.verdict) == ("cull", "changed")
+
+
 def test_cost_is_gpu_time_times_price(tmp_path):
     folder = make_run(tmp_path / "results")
     times = {"train": 1800.0, "mesh": 360.0, "evaluate_mesh": 3600.0}
@@ -157,6 +180,12 @@ def test_other_protocols_are_kept_away_from_published_numbers(published):
     [matrix] = matrices([row("scan24", "nsr", chamfer=0.1, dataset="dtu")], published)
     assert [column.title for column in matrix.columns] == ["NeuS", "X"]
     assert "object-surface 1" in matrix.note
+
+
+def test_our_column_names_the_cull(published):
+    official = {"dataset": "dtu", "protocol": "dtu 1", "unit": "mm", "cull": "mask-24px"}
+    [matrix] = matrices([row("scan24", "nsr", chamfer=0.7, **official)], published)
+    assert matrix.columns[0].title == "nsr, mesh, mask-24px"
 
 
 def test_without_published_numbers_methods_are_compared():

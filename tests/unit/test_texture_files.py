@@ -16,7 +16,8 @@ from nsr.config import Config, TextureConfig, resolve
 from nsr.conventions import MASK_OBJECT, Similarity, project
 from nsr.data import READERS
 from nsr.errors import DataError
-from nsr.mesh.io import read_mesh, write_ply
+from nsr.mesh.io import read_mesh, read_metric, write_ply
+from nsr.mesh.metric import Metric
 from nsr.mesh.texture import files
 from nsr.mesh.texture.atlas import Atlas, TexturedMesh, unwrap
 from nsr.mesh.texture.frame import cameras_up, file_frame, rotation_between
@@ -131,16 +132,31 @@ def test_gltf_frame_stands_upright_in_metres():
     w2c = np.stack([camera.w2c for camera in around(16)])
     scene = Scene(Path("."), "d/s", views_at(w2c), Similarity.identity(), unit="mm")
     world, notes = file_frame(scene, TextureConfig())
-    assert np.array_equal(world.matrix(), np.eye(4))
-    assert not notes
+    assert np.array_equal(world.similarity.matrix(), np.eye(4))
+    assert (world.unit, notes) == ("mm", [])
     frame, notes = file_frame(scene, TextureConfig(frame="gltf", up=(0, 0, 1)))
-    assert not notes
-    assert np.allclose(frame.apply([[100.0, 200.0, 300.0]]), [[0.1, 0.3, -0.2]])
+    assert (frame.unit, notes) == ("metre", [])
+    assert np.allclose(frame.similarity.apply([[100.0, 200.0, 300.0]]), [[0.1, 0.3, -0.2]])
     frame, notes = file_frame(replace(scene, unit="unknown"), TextureConfig(frame="gltf"))
     assert len(notes) == 2
     assert "texture.metres" in notes[1]
     half, _ = file_frame(scene, TextureConfig(frame="gltf", up=(0, -2, 0), metres=0.5))
-    assert np.allclose(half.apply([[0, -1, 0]]), [[0, 0.5, 0]])
+    assert np.allclose(half.similarity.apply([[0, -1, 0]]), [[0, 0.5, 0]])
+
+
+def test_gltf_frame_of_a_metric_mesh():
+    """The metric frame's unit counts, not the scene's, and up is the cameras' in that frame."""
+    w2c = np.stack([camera.w2c for camera in around(16)])
+    scene = Scene(Path("."), "d/s", views_at(w2c), Similarity.identity(), unit="unknown")
+    lying = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])  # the world's z is the metric frame's y
+    metric = Metric(Similarity(25.0, lying, np.array([1.0, 2.0, 3.0])), "cm")
+    frame, notes = file_frame(scene, TextureConfig(frame="gltf"), metric)
+    assert len(notes) == 1  # only the guess of up
+    assert np.allclose(frame.similarity.apply([[0.0, 0.0, 0.0]]), [[0.01, 0.02, 0.03]])
+    assert np.allclose(frame.similarity.apply([[0.0, 0.0, 1.0]]), [[0.01, 0.27, 0.03]])
+    frame, _ = file_frame(scene, TextureConfig(frame="gltf", metres=1.0, up=(0, 1, 0)), metric)
+    assert np.allclose(frame.similarity.apply([[0.0, 0.0, 1.0]]), [[1.0, 27.0, 3.0]])
+    assert file_frame(scene, TextureConfig(), metric) == (metric, [])
 
 
 def test_up_of_the_cameras_snaps_to_an_axis():
@@ -233,7 +249,7 @@ def test_stage_without_masks_in_gltf_frame(tmp_path):
     assert facts["psnr_held_out"] is None
     assert facts["world_to_file"]["scale"] == 0.01
     assert facts["triangles"] <= 600 < facts["simplified"]["from"]
-    assert 0.001 < facts["simplified"]["max"] < 0.05
+    assert 0.001 < 100 * facts["simplified"]["max"] < 0.05
     for name in ("textured.glb", "textured.obj"):
         mesh = trimesh.load(tmp_path / "out" / name, force="mesh", process=False)
         material = mesh.visual.material
@@ -241,7 +257,46 @@ def test_stage_without_masks_in_gltf_frame(tmp_path):
         world = points[:, [0, 2, 1]] * [100, -100, 100]  # back to z up and centimetres
         assert np.abs(np.linalg.norm(world, axis=1) - 1).max() < 0.05
         assert np.abs(colour - paint(world)).mean() < 6.0
-    assert np.abs(read_mesh(tmp_path / "out/textured.ply").vertices).max() < 0.0102
+    written = trimesh.load(tmp_path / "out/textured.ply", process=False)
+    assert np.abs(written.vertices).max() < 0.0102
+    assert np.allclose(read_mesh(tmp_path / "out/textured.ply").vertices, written.vertices[:, [0, 2, 1]] * [100, -100, 100])
+
+
+def test_files_of_a_metric_mesh_are_metric(tmp_path):
+    """A mesh with real units: baked in the world of its cameras, written as GLB, OBJ and PLY in its metric frame."""
+    scene = ball_scene(tmp_path / "scene", masks=True)
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    metric = Metric(Similarity(40.0, turn, np.array([500.0, 0.0, -20.0])), "mm")
+    write_ply(tmp_path / "mesh.ply", ball().moved(metric.similarity), metric)
+    config = Config(texture=TextureConfig(size=SIZE, faces=600))
+    facts = texture_stage(tmp_path / "mesh.ply", scene, tmp_path / "out", config)
+    assert (facts["frame"], facts["unit"], facts["simplified"]["unit"]) == ("metric", "mm", "mm")
+    assert facts["psnr"] > 28
+    assert 0.04 < facts["simplified"]["max"] < 2.0
+    assert np.allclose(Similarity.from_dict(facts["world_to_file"]).matrix(), metric.similarity.matrix())
+    for name in ("textured.glb", "textured.obj", "textured.ply"):
+        mesh = trimesh.load(tmp_path / "out" / name, force="mesh", process=False)
+        world = metric.similarity.inverse().apply(mesh.vertices)
+        assert np.abs(np.linalg.norm(world, axis=1) - 1).max() < 0.05
+        if name.endswith("ply"):
+            colour = np.asarray(mesh.visual.vertex_colors)[:, :3].astype(float)
+        else:
+            material = mesh.visual.material
+            points, colour = looked_up(mesh, material.image if name.endswith("obj") else material.baseColorTexture)
+            world = metric.similarity.inverse().apply(points)
+        assert np.abs(colour - paint(world)).mean() < 8.0
+    stated = read_metric(tmp_path / "out/textured.ply")
+    assert stated is not None
+    assert stated.unit == "mm"
+    assert np.abs(np.linalg.norm(read_mesh(tmp_path / "out/textured.ply").vertices, axis=1) - 1).max() < 0.05
+    extras = json.loads(glb_json(tmp_path / "out/textured.glb"))["asset"]["extras"]
+    assert (extras["unit"], extras["world_to_file"]["scale"]) == ("mm", 40.0)
+
+
+def glb_json(path: Path) -> bytes:
+    """The description in a GLB."""
+    data = path.read_bytes()
+    return data[20 : 20 + struct.unpack("<I", data[12:16])[0]]
 
 
 def test_refusals(tmp_path):

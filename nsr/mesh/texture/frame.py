@@ -1,4 +1,4 @@
-"""The frame a textured mesh leaves in: the world's, or glTF's with y up and metres."""
+"""The frame a textured mesh leaves in: that of the mesh, or glTF's with y up and metres."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from nsr.config import TextureConfig
 from nsr.conventions import Array, Similarity
+from nsr.mesh.metric import Metric
 from nsr.scene.scene import Scene
 
 Frame = Literal["world", "gltf"]
@@ -16,23 +17,30 @@ METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "cm": 0.01, "mm": 0.001}
 _SNAP = 20.0  # degrees within which the cameras' mean up direction means an axis of the world
 
 
-def file_frame(scene: Scene, config: TextureConfig) -> tuple[Similarity, list[str]]:
-    """The similarity world -> file, and notes about what had to be assumed.
+def file_frame(scene: Scene, config: TextureConfig, metric: Metric | None = None) -> tuple[Metric, list[str]]:
+    """The similarity world -> file with the file's unit, and notes about what had to be assumed.
 
-    `frame: gltf` turns the up direction to +y by the smallest rotation (z up: x, y, z become x, z, -y) and scales to metres.
+    `frame: world` is the frame of the mesh: the metric one where the mesh was given real units, else the scene's world.
+    `frame: gltf` turns that frame's up direction to +y by the smallest rotation (z up: x, y, z become x, z, -y) and scales to
+    metres.
+
+    Args:
+        metric: the metric frame that the mesh's file names, None if it is in the world frame.
     """
+    own = metric or Metric(Similarity.identity(), scene.unit)
     if config.frame == "world":
-        return Similarity.identity(), []
+        return own, []
     notes = []
     up = np.asarray(config.up, dtype=np.float64)
     if not up.any():
-        up = cameras_up(np.stack([view.w2c for view in scene.views]))
+        up = cameras_up(own.similarity.inverse().camera_to_unit(np.stack([view.w2c for view in scene.views])))
         notes.append(f"up direction taken from the cameras: {np.round(up, 3).tolist()}; texture.up sets it")
-    metres = config.metres or METRES.get(scene.unit, 0.0)
+    metres = config.metres or METRES.get(own.unit, 0.0)
     if not metres:
         metres = 1.0
-        notes.append(f"the world's unit ({scene.unit}) has no known length and counts as a metre; texture.metres sets it")
-    return Similarity(metres, rotation_between(up, np.array([0.0, 1.0, 0.0])), np.zeros(3)), notes
+        notes.append(f"the mesh's unit ({own.unit}) has no known length and counts as a metre; texture.metres sets it")
+    upright = Similarity(metres, rotation_between(up, np.array([0.0, 1.0, 0.0])), np.zeros(3))
+    return Metric(upright.compose(own.similarity), "metre"), notes
 
 
 def cameras_up(w2c: Array) -> Array:

@@ -15,7 +15,8 @@ from nsr.config import Config, TextureConfig, section
 from nsr.conventions import MASK_OBJECT, Array
 from nsr.errors import DataError
 from nsr.log import get_logger
-from nsr.mesh.io import read_mesh, write_ply
+from nsr.mesh.io import read_mesh, read_metric, write_ply
+from nsr.mesh.metric import Metric
 from nsr.mesh.surface import Mesh
 from nsr.mesh.texture import files
 from nsr.mesh.texture.atlas import TexturedMesh, simplified, unwrap
@@ -34,7 +35,8 @@ NAMES = ("textured.glb", "textured.obj", "textured.mtl", "textured.jpg", "textur
 
 
 def texture_stage(mesh: Path, scene: Path, out: Path, config: Config, *, threads: int = 1) -> dict[str, Any]:
-    """Bake the scene's photographs onto the mesh (world frame) and write the files `NAMES` into the folder `out`.
+    """Bake the scene's photographs onto the mesh (world frame, or a metric one that its file names) and write the files
+    `NAMES` into the folder `out`.
 
     Returns the content of `texture.json`, which is written last: it holds how well the textured mesh reproduces each
     photograph (dB), those that were not baked apart, and the steps of colour across the texture's seams.
@@ -46,11 +48,11 @@ def texture_stage(mesh: Path, scene: Path, out: Path, config: Config, *, threads
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file where a folder is to be made; choose another --out")
     loaded, settings = load_scene(scene), config.texture
-    similarity, notes = file_frame(loaded, settings)
     baked = loaded.split(settings.split)
     if not baked:
         raise DataError(f"{scene}: no photograph to take colours from; set texture.split=all")
-    whole = read_mesh(mesh)
+    whole, metric = read_mesh(mesh), read_metric(mesh)
+    place, notes = file_frame(loaded, settings, metric)
     origin = 0.5 * (whole.vertices.min(axis=0) + whole.vertices.max(axis=0))
     surface = simplified(replace(whole, vertices=whole.vertices - origin), settings.faces)
     get_logger().info("%d of %d triangles to unwrap", len(surface.faces), len(whole.faces))
@@ -64,15 +66,17 @@ def texture_stage(mesh: Path, scene: Path, out: Path, config: Config, *, threads
         )
         get_logger().warning(notes[-1])
     facts |= measured(textured, rays, loaded, {view.name for view in baked}, origin, threads=threads)
-    facts |= {"scene": loaded.name, "frame": settings.frame, "unit": "metre" if settings.frame == "gltf" else loaded.unit}
-    facts |= {"world_to_file": similarity.to_dict(), "notes": notes, "triangles": len(surface.faces)}
-    facts["simplified"] = {"from": len(whole.faces), "unit": loaded.unit, **loss}
+    frame = "metric" if metric is not None and settings.frame == "world" else settings.frame
+    facts |= {"scene": loaded.name, "frame": frame, "unit": place.unit, "world_to_file": place.similarity.to_dict()}
+    facts |= {"notes": notes, "triangles": len(surface.faces)}
+    scale = place.similarity.scale
+    facts["simplified"] = {"from": len(whole.faces), "unit": place.unit} | {key: scale * loss[key] for key in loss}
 
     def leaving(part: Mesh) -> Mesh:
-        return replace(part, vertices=part.vertices + origin).moved(similarity)
+        return replace(part, vertices=part.vertices + origin).moved(place.similarity)
 
     final = TexturedMesh(replace(atlas, mesh=leaving(surface)), textured.image)
-    _write(out, final, leaving(coloured), settings, facts)
+    _write(out, final, leaving(coloured), settings, facts, None if frame == "world" else place)
     facts |= {"seconds": time.perf_counter() - start, "settings": section(config, "texture")}
     facts |= {"manifest": manifest(mesh=hash_files([mesh]))}
     write_json(out / "texture.json", facts)
@@ -119,11 +123,13 @@ def measured(
     }
 
 
-def _write(out: Path, textured: TexturedMesh, coloured: Mesh, config: TextureConfig, facts: dict[str, Any]) -> None:
+def _write(
+    out: Path, textured: TexturedMesh, coloured: Mesh, config: TextureConfig, facts: dict[str, Any], place: Metric | None
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "texture.json").unlink(missing_ok=True)
     picture = files.jpeg(textured.image, config.quality)
     extras = {key: facts[key] for key in ("scene", "frame", "unit", "world_to_file")}
     files.write_glb(out / "textured.glb", textured, picture, extras)
     files.write_obj(out / "textured.obj", textured, picture)
-    write_ply(out / "textured.ply", coloured)
+    write_ply(out / "textured.ply", coloured, place)  # `read_mesh` undoes the frame, as with `mesh.ply`
