@@ -102,6 +102,8 @@ def read_manifest(path: Path) -> tuple[SceneRow, ...]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # spreadsheets write a byte order mark
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a manifest with the config key 'scenes'") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if len(numbered) < 2:
         raise ConfigError(f"{path}: no scenes in it")
@@ -109,7 +111,10 @@ def read_manifest(path: Path) -> tuple[SceneRow, ...]:
     _check_columns(path, columns)
     rows: dict[str, SceneRow] = {}
     for number, line in numbered[1:]:
-        cells = [cell.strip() for cell in next(csv.reader([line], delimiter="\t"))]
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line], delimiter="\t"))]
+        except csv.Error as error:
+            raise ConfigError(f"{path} line {number}: {error}; remove what is no text") from error
         if len(cells) > len(columns):
             raise ConfigError(f"{path} line {number}: {len(cells)} cells under {len(columns)} columns; separate cells by one tab")
         row = SceneRow(**dict(zip(columns, cells + [""] * (len(columns) - len(cells)), strict=True)))  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from nsr import digest, manifest
 from nsr.config import section
 from nsr.errors import ConfigError
 from nsr.provenance import hash_json
+from nsr.runs import list_runs
 
 # Stages run with the interpreter that runs snakemake and with the very checkout whose code is hashed.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -210,13 +211,14 @@ def holds_out(name, method):
     return settings.train.split == "holdout" and settings.prepare.holdout_every > 0
 
 
+def list_of_runs():
+    """Scenes and methods in the short form of `nsr.runs`, because a command line has an end."""
+    return {"results": RESULTS, "methods": SETUP.methods, "scenes": list(SCENES)}
+
+
 def runs():
-    """Scene and method of every run, with its folder, as the report wants them."""
-    return [
-        {"dataset": row.dataset, "scene": row.scene, "method": method, "folder": f"{RESULTS}/{row.name}/{method}"}
-        for row in SCENES.values()
-        for method in SETUP.methods
-    ]
+    """Scene and method of every run, with its folder."""
+    return list_runs(list_of_runs())
 
 
 def run_results(wildcards):

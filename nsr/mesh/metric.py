@@ -62,7 +62,8 @@ def read_similarity(path: Path) -> Similarity:
     try:
         if path.suffix.lower() == ".json":
             return Similarity.from_dict(json.loads(path.read_text()))
-        matrix = np.loadtxt(path)
+        lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
+        matrix = np.array([line for line in lines if line], dtype=np.float64)
         if matrix.shape != (4, 4) or not np.allclose(matrix[3], [0, 0, 0, 1]):
             raise ValueError("not a 4x4 matrix with last row 0 0 0 1")
         scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from nsr.conventions import MASK_BACKGROUND, MASK_IGNORE, MASK_OBJECT
+from nsr.data.files import MAX_PIXELS
 from nsr.errors import DataError
 from nsr.scene.scene import View
 
-# A larger image is refused before it is decoded: a small file can claim to be enormous.
-MAX_PIXELS = 200_000_000
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 _EXIF_ORIENTATION = 0x0112
 
@@ -176,7 +175,9 @@ def _decode(path: Path) -> Image.Image:
         raise DataError(f"{path}: over {MAX_PIXELS} pixels; scale the image down") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that can be read; copy the file again or leave it out") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders fail in many ways on a damaged file
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: unreadable or truncated image ({reason}); copy the file again or leave it out") from error
 
