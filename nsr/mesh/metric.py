@@ -70,7 +70,7 @@ def read_similarity(path: Path) -> Similarity:
         return Similarity(scale, matrix[:3, :3] / scale if scale else matrix[:3, :3], matrix[:3, 3])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check mesh.metric.file") from error
-    except (ValueError, KeyError, TypeError, DataError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, DataError) as error:
         raise DataError(
             f"{path}: no similarity ({error}); give JSON with scale, R and t, or text with a 4x4 matrix [scale R | t]"
         ) from error

@@ -134,7 +134,7 @@ def load_scene(root: Path) -> Scene:
         raise DataError(f"{error.filename}: no such file; run prepare first") from error
     except NotADirectoryError as error:
         raise DataError(f"{root}: not a scene folder; give the folder that prepare wrote") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a scene file ({error}); run prepare again") from error
 
 
