@@ -26,6 +26,7 @@ _NOT_HASHED = {
     "nsr.cli",
     "nsr.config",
     "nsr.config_checks",
+    "nsr.config_overrides",
     "nsr.config_schema",
     "nsr.digest",
     "nsr.errors",
@@ -73,8 +74,8 @@ def source_digest(paths: Iterable[Path], cache: Path) -> str:
 
     Args:
         paths: files.
-        cache: JSON file that remembers hashes by path, size and modification time, so that unchanged photographs are
-            not read again; made if missing, and not needed for a right answer.
+        cache: JSON file that remembers the hashes of these paths by size and modification time, so that unchanged
+            photographs are not read again; made if missing, and not needed for a right answer.
 
     Raises:
         ConfigError: a file cannot be read.
@@ -86,13 +87,18 @@ def source_digest(paths: Iterable[Path], cache: Path) -> str:
         try:
             status = path.stat()
             key = f"{path}|{status.st_size}|{status.st_mtime_ns}"
-            fresh[key] = known.get(key) or hashlib.sha256(path.read_bytes()).hexdigest()
+            fresh[key] = known.get(key) or _file_hash(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
         digest.update(f"{path.as_posix()}\0{fresh[key]}\0".encode())
     if not fresh.keys() <= known.keys():
-        _write_cache(cache, {**known, **fresh})
+        _write_cache(cache, fresh)
     return digest.hexdigest()[:16]
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @cache

@@ -9,6 +9,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+import yaml
+from jsonschema import Draft202012Validator
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
@@ -18,11 +20,21 @@ sys.path.insert(0, str(ROOT))
 from nsr import digest, manifest
 from nsr.config import section
 from nsr.errors import ConfigError
-from nsr.provenance import hash_files
+from nsr.provenance import hash_files, hash_json
+from nsr.runs import list_runs
 
 # Stages run with the interpreter that runs snakemake and with the very checkout whose code is hashed.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def validate_rows(rows):
+    """Check the rows against their schema, which is read once (snakemake's `validate` reads it for each)."""
+    schema = yaml.safe_load((ROOT / "config/schemas/scenes.schema.yaml").read_text())
+    checker = Draft202012Validator(schema)
+    for row in rows:
+        for error in checker.iter_errors(vars(row)):
+            raise ConfigError(f"{row.name}: {'.'.join(map(str, error.absolute_path))}: {error.message}")
 
 
 def read_everything():
@@ -33,8 +45,7 @@ def read_everything():
         validate(
             {**config, "settings": workflow_config.settings}, str(ROOT / "config/schemas/config.schema.yaml"), set_default=False
         )
-        for row in rows:
-            validate(vars(row).copy(), str(ROOT / "config/schemas/scenes.schema.yaml"), set_default=False)
+        validate_rows(rows)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
     return workflow_config, {row.name: row for row in rows}
@@ -72,6 +83,17 @@ def resolved(name, method):
         raise WorkflowError(f"scene {name}, method {method}: {error}") from None
 
 
+PLAIN = {}
+
+
+def plain_section(settings, name):
+    """A section as plain data, made once for all scenes that share it."""
+    part = getattr(settings, name)
+    if id(part) not in PLAIN:
+        PLAIN[id(part)] = part, section(settings, name)[name]  # holding the part keeps its id from being used again
+    return PLAIN[id(part)][1]
+
+
 def settings_of(*names):
     """A function of the wildcards: sections ("mesh") or single settings ("mesh.colours") as JSON.
 
@@ -83,7 +105,7 @@ def settings_of(*names):
         chosen = {}
         for name in names:
             top, _, key = name.partition(".")
-            whole = section(settings, top)[top]
+            whole = plain_section(settings, top)
             chosen[top] = {**chosen.get(top, {}), key: whole[key]} if key else whole
         return json.dumps(chosen, sort_keys=True)
 
@@ -130,8 +152,10 @@ def source_files(wildcards):
 @lru_cache(maxsize=None)
 def digest_of(*files):
     """Hash of the contents of files; those of unchanged size and time are remembered from earlier calls."""
+    # A file for each set, so that a thousand scenes do not rewrite what is remembered of all the others.
+    memory = Path(".snakemake/nsr-digests") / f"{hash_json(files)}.json"
     try:
-        return digest.source_digest((Path(file) for file in files), Path(".snakemake/nsr-digests.json"))
+        return digest.source_digest(map(Path, files), memory)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
@@ -187,13 +211,14 @@ def holds_out(name, method):
     return settings.train.split == "holdout" and settings.prepare.holdout_every > 0
 
 
+def list_of_runs():
+    """Scenes and methods in the short form of `nsr.runs`, because a command line has an end."""
+    return {"results": RESULTS, "methods": SETUP.methods, "scenes": list(SCENES)}
+
+
 def runs():
-    """Scene and method of every run, with its folder, as the report wants them."""
-    return [
-        {"dataset": row.dataset, "scene": row.scene, "method": method, "folder": f"{RESULTS}/{row.name}/{method}"}
-        for row in SCENES.values()
-        for method in SETUP.methods
-    ]
+    """Scene and method of every run, with its folder."""
+    return list_runs(list_of_runs())
 
 
 def run_results(wildcards):

@@ -81,7 +81,7 @@ rule check:
         runtime=10,
     params:
         list=f"{RESULTS}/checked.json",
-        runs=json.dumps(runs()),
+        runs=json.dumps(list_of_runs()),
         code=code_digest("check"),
     shell:
         "printf '%s' {params.runs:q} > {params.list:q} && "

@@ -26,7 +26,7 @@ rule report:
         logs=LOGS,
         out=REPORT,
         list=f"{RESULTS}/runs.json",
-        runs=json.dumps(runs()),
+        runs=json.dumps(list_of_runs()),
         options=report_options(),
         published=published_digest(),
         code=code_digest("report"),

@@ -10,7 +10,7 @@ import numpy as np
 from nsr.conventions import Array
 from nsr.data.checks import check_views
 from nsr.data.colmap_files import check_binary_model
-from nsr.data.files import IMAGE_SUFFIXES, find_folder, match_masks, view_names
+from nsr.data.files import IMAGE_SUFFIXES, find_folder, inside, match_masks, view_names
 from nsr.data.raw import Points, RawCamera, RawScene, RawView
 from nsr.errors import DataError
 
@@ -41,14 +41,23 @@ def read_colmap(source: Path, masks: Path | None = None, images: Path | None = N
     """
     model_folder, model = _load_largest(source)
     folder = images or _image_folder(source, model_folder)
+    try:
+        return _scene_of(
+            model, model_folder, folder, masks or (None if images is not None else find_folder(folder.parent, MASK_FOLDERS))
+        )
+    except (UnicodeDecodeError, LookupError, RuntimeError) as error:  # what a model's parts refer to is not checked by pycolmap
+        raise DataError(f"{model_folder}: COLMAP model is damaged ({error}); copy or export it again") from error
+
+
+def _scene_of(model: pycolmap.Reconstruction, model_folder: Path, folder: Path, mask_folder: Path | None) -> RawScene:
+    """What `read_colmap` returns, of a loaded model and the image folder."""
     posed = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
     if not posed:
         raise DataError(f"{model_folder}: no image has a pose; run structure from motion again")
     relative = [image.name for image in posed]
-    mask_folder = masks or (None if images is not None else find_folder(folder.parent, MASK_FOLDERS))
     mask_files = match_masks(relative, mask_folder)
     views = tuple(
-        RawView(name, folder / image.name, _camera(model.cameras[image.camera_id], model_folder), _w2c(image), mask)
+        RawView(name, inside(folder, image.name), _camera(model.cameras[image.camera_id], model_folder), _w2c(image), mask)
         for name, image, mask in zip(view_names(relative), posed, mask_files, strict=True)
     )
     check_views(views, model_folder)

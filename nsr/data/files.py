@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +13,8 @@ from PIL import Image
 
 from nsr.errors import DataError
 
+# A larger image is refused before it is decoded: a small file can claim to be enormous.
+MAX_PIXELS = 200_000_000
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -36,12 +40,36 @@ def read_header(path: Path) -> Header:
         DataError: no such file, or no JPEG or PNG image in it.
     """
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            return Header(*image.size, alpha="A" in image.getbands() or "transparency" in image.info)
+        with warnings.catch_warnings():
+            # The limit below decides, not Pillow's lower one.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("JPEG", "PNG")) as image:
+                header = Header(*image.size, alpha="A" in image.getbands() or "transparency" in image.info)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image; restore it or remove its view from the source") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: over {MAX_PIXELS} pixels; scale the image down") from error
+    except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
         raise DataError(f"{path}: not a readable JPEG or PNG image; export it again or remove it") from error
+    if header.width * header.height > MAX_PIXELS:
+        raise DataError(f"{path}: {header.width}x{header.height} is over {MAX_PIXELS} pixels; scale the image down")
+    return header
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, where `relative` comes from a file and must not lead out of `root`.
+
+    Links below `root` are followed as usual: who owns the folder made them.
+
+    Raises:
+        DataError: it is absolute elsewhere, goes up beyond `root`, or is no path.
+    """
+    if not isinstance(relative, str) or "\0" in relative:
+        raise DataError(f"{root}: {relative!r} is no path; make the file that names it again")
+    path = Path(os.path.normpath(root / relative))
+    if not path.is_relative_to(os.path.normpath(root)):
+        raise DataError(f"{relative}: leads out of {root}; move the file there and name it by a path relative to that folder")
+    return path
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nsr.conventions import Array
 from nsr.data.checks import w2c_from_opengl
-from nsr.data.files import IMAGE_SUFFIXES, Header, read_header
+from nsr.data.files import IMAGE_SUFFIXES, Header, inside, read_header
 from nsr.errors import DataError
 
 
@@ -59,8 +59,12 @@ def read_frames(path: Path) -> tuple[list[Frame], list[str]]:
 
 
 def find_image(root: Path, relative: str) -> Path | None:
-    """The image file of a path that may lack its suffix, or None."""
-    exact = root / relative
+    """The image file of a path that may lack its suffix, or None.
+
+    Raises:
+        DataError: the path leads out of `root`.
+    """
+    exact = inside(root, relative)
     if exact.is_file():
         return exact
     return next((p for suffix in IMAGE_SUFFIXES if (p := exact.with_name(exact.name + suffix)).is_file()), None)

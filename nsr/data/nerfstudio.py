@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nsr.data.checks import check_views, pinhole
-from nsr.data.files import match_masks, view_names
+from nsr.data.files import inside, match_masks, view_names
 from nsr.data.frames import Frame, focal_from_angle, image_size, number, read_frames, skipped_all
 from nsr.data.raw import RawCamera, RawScene, RawView
 from nsr.errors import DataError
@@ -54,7 +54,7 @@ def _stated_mask(root: Path, frame: Frame) -> Path | None:
     stated = frame.settings.get("mask_path")
     if stated is None:
         return None
-    path = root / str(stated).replace("\\", "/")
+    path = inside(root, str(stated).replace("\\", "/"))
     if not path.is_file():
         raise DataError(f"{frame.where}: mask {path} does not exist; restore it or remove mask_path")
     return path

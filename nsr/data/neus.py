@@ -8,12 +8,12 @@ interest. The principal point is taken as it stands, in this project's conventio
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from nsr.conventions import Array, Similarity
+from nsr.data.arrays import read_npz
 from nsr.data.checks import check_views, number_matrix
 from nsr.data.files import find_folder, list_images, match_masks, read_header, view_names
 from nsr.data.raw import RawCamera, RawScene, RawView
@@ -23,6 +23,7 @@ CAMERA_FILES = ("cameras_sphere.npz", "cameras.npz")
 IMAGE_FOLDERS = ("image", "images", "rgb")
 MASK_FOLDERS = ("mask", "masks")
 DTU_SIZE = (1600, 1200)
+_CAMERA_BYTES = 100_000_000  # more than 100,000 cameras need
 SQUARE = ((4, 4), (3, 4))
 
 
@@ -98,13 +99,7 @@ def _camera_file(source: Path) -> Path:
 
 
 def _load(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {key: data[key] for key in data.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz file; copy it again") from error
+    return read_npz(path, _CAMERA_BYTES)
 
 
 def _numbered(matrices: dict[str, Array], prefix: str, path: Path) -> list[Array]:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from nsr.conventions import Array, Similarity, camera_centres
-from nsr.errors import EvaluationError
+from nsr.data.arrays import read_npz
+from nsr.errors import DataError, EvaluationError
 from nsr.scene.scene import View, load_scene
 
 MAX_RMS = 0.02  # of the cameras' spread; beyond it the two sets of cameras are not the same cameras
@@ -133,14 +133,14 @@ def read_neus_centres(path: Path) -> Array:
     Raises:
         EvaluationError: missing, no such file format, or a singular projection.
     """
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such file of known cameras; check the path")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            count = sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays.files)
-            matrices = np.stack([arrays[f"world_mat_{k}"][:3].astype(np.float64) for k in range(count)])
-        return -np.linalg.solve(matrices[:, :, :3], matrices[:, :, 3:])[:, :, 0]
-    except FileNotFoundError as error:
-        raise EvaluationError(f"{path}: no such file of known cameras; check the path") from error
-    except (OSError, ValueError, KeyError, AttributeError, EOFError, BadZipFile, np.linalg.LinAlgError) as error:
+        arrays = read_npz(path)
+        count = sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays)
+        matrices = np.stack([arrays[f"world_mat_{k}"][:3].astype(np.float64) for k in range(count)])
+        return np.asarray(-np.linalg.solve(matrices[:, :, :3], matrices[:, :, 3:])[:, :, 0], dtype=np.float64)
+    except (DataError, ValueError, KeyError, TypeError, IndexError, AttributeError, np.linalg.LinAlgError) as error:
         raise EvaluationError(
             f"{path}: not a NeuS camera file with world_mat_0, world_mat_1, ... ({error}); give cameras_sphere.npz or a scene"
         ) from error

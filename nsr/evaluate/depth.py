@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsr.conventions import Array, Similarity, pixel_rays
+from nsr.data.arrays import read_npz
 from nsr.errors import DataError
 from nsr.evaluate.surface import object_radius
 from nsr.mesh.surface import Mesh
@@ -73,7 +74,6 @@ def read_depth(path: Path) -> DepthImage:
         DataError: missing, or no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.asarray(arrays["depth"], dtype=np.float32)
+        return np.asarray(read_npz(path)["depth"], dtype=np.float32)
     except Exception as error:  # numpy's reader fails in many ways on a damaged file
         raise DataError(f"{path}: no rendered depth ({type(error).__name__}); run render again") from error

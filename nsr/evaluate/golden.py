@@ -13,6 +13,7 @@ from typing import Any
 from nsr.errors import ConfigError, ResultOutOfRange
 from nsr.log import get_logger
 from nsr.provenance import whole_file
+from nsr.runs import list_runs
 
 COLUMNS = ("dataset", "scene", "method", "result", "metric", "low", "high")
 RESULTS = ("mesh", "tsdf", "views", "train")
@@ -99,7 +100,7 @@ def read_runs(path: Path) -> list[dict[str, str]]:
         ConfigError: unreadable, or not a list of objects with dataset, scene, method and folder.
     """
     try:
-        runs = json.loads(path.read_text(encoding="utf-8"))
+        runs = list_runs(json.loads(path.read_text(encoding="utf-8")))
         return [{key: str(run[key]) for key in ("dataset", "scene", "method", "folder")} for run in runs]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); the workflow writes it") from error

@@ -9,6 +9,7 @@ import numpy as np
 from nsr.conventions import Array
 from nsr.errors import DataError
 from nsr.mesh.io import read_mesh
+from nsr.mesh.ply import check_ply
 from nsr.mesh.surface import Mesh
 
 
@@ -20,6 +21,8 @@ def read_points(path: Path) -> Array:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such point cloud; check the path")
+    if path.suffix.lower() == ".ply":
+        check_ply(path)
     import open3d as o3d
 
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):

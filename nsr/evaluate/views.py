@@ -22,6 +22,7 @@ from PIL import Image
 
 from nsr.config import Config, section
 from nsr.conventions import MASK_IGNORE, MASK_OBJECT, Similarity
+from nsr.data.files import inside
 from nsr.errors import DataError, EvaluationError
 from nsr.evaluate.align import align_to_cameras
 from nsr.evaluate.depth import TrueDepth, read_depth
@@ -97,10 +98,13 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config, t
     lpips, depth = _lpips(config, left_out), _true_depth(loaded, truth, left_out)
     per_view: dict[str, dict[str, Any]] = {}
     for name, facts in listed.items():
-        pictures = read_pictures(render / facts["colour"], views[name], behind)
+        pictures = read_pictures(inside(render, facts["colour"]), views[name], behind)
         per_view[name] = image_metrics(pictures, lpips) | {"seen_in_training": bool(facts["seen_in_training"])}
         if depth is not None:
-            rendered, K = read_depth(render / facts.get("depth", f"{name}_depth.npz")), np.asarray(facts["K"], dtype=np.float64)
+            rendered, K = (
+                read_depth(inside(render, facts.get("depth", f"{name}_depth.npz"))),
+                np.asarray(facts["K"], dtype=np.float64),
+            )
             per_view[name] |= depth.compare(rendered, K, views[name].w2c, pictures.counted)
     keys = dict.fromkeys(key for found in per_view.values() for key in found if key != "seen_in_training")
     metrics = {key: mean for key in keys if (mean := _mean(per_view, key)) is not None}

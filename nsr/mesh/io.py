@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nsr.errors import DataError
 from nsr.mesh.metric import Metric
+from nsr.mesh.ply import check_ply
 from nsr.mesh.surface import Mesh, pieces
 from nsr.provenance import whole_file
 
@@ -100,6 +101,8 @@ def read_mesh(path: Path) -> Mesh:
 
     if not path.is_file():
         raise DataError(f"{path}: no such mesh file; check the path")
+    if path.suffix.lower() == ".ply":
+        check_ply(path)
     try:
         loaded: Any = trimesh.load(path, process=False, force="mesh")
         vertices = np.array(loaded.vertices, dtype=np.float64).reshape(-1, 3)

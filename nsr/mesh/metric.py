@@ -62,14 +62,15 @@ def read_similarity(path: Path) -> Similarity:
     try:
         if path.suffix.lower() == ".json":
             return Similarity.from_dict(json.loads(path.read_text()))
-        matrix = np.loadtxt(path)
+        lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
+        matrix = np.array([line for line in lines if line], dtype=np.float64)
         if matrix.shape != (4, 4) or not np.allclose(matrix[3], [0, 0, 0, 1]):
             raise ValueError("not a 4x4 matrix with last row 0 0 0 1")
         scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
         return Similarity(scale, matrix[:3, :3] / scale if scale else matrix[:3, :3], matrix[:3, 3])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check mesh.metric.file") from error
-    except (ValueError, KeyError, TypeError, DataError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, DataError) as error:
         raise DataError(
             f"{path}: no similarity ({error}); give JSON with scale, R and t, or text with a 4x4 matrix [scale R | t]"
         ) from error

@@ -117,7 +117,7 @@ def dilated_mask(camera: Camera, radius: int) -> NDArray[np.bool_]:
     try:
         with Image.open(camera.mask) as image:
             mask = np.asarray(image.convert("L")) != MASK_BACKGROUND
-    except OSError as error:
+    except Exception as error:  # Pillow's decoders fail in many ways on a damaged file
         raise DataError(f"{camera.mask}: mask cannot be read ({error}); run prepare again") from error
     if mask.shape != (camera.height, camera.width):
         raise DataError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nsr.errors import DataError
+from nsr.runs import list_runs
 from nsr.scene.scene import SCENE_FILE, Scene, load_scene
 
 SURFACES = ("mesh", "tsdf")
@@ -88,14 +89,14 @@ def collect(results: Path, runs: Path, logs: Path | None = None) -> list[Run]:
     """Read every run that the runs file lists, in its order.
 
     Args:
-        results: folder of all results. runs: JSON list of {dataset, scene, method[, folder][, ground_truth]}.
+        results: folder of all results. runs: JSON list of {dataset, scene, method[, folder][, ground_truth]}, or as `list_runs`.
         logs: folder of the logs, `logs` beside `results` if None; it need not exist.
 
     Raises:
         DataError: the runs file is missing, no such list, or empty.
     """
     try:
-        rows = json.loads(runs.read_text(encoding="utf-8"))
+        rows = list_runs(json.loads(runs.read_text(encoding="utf-8")))
         named = [(str(row["dataset"]), str(row["scene"]), str(row["method"]), row) for row in rows]
     except OSError as error:
         raise DataError(f"{runs}: cannot be read ({error.strerror}); name the list of runs with --runs") from error

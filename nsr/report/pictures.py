@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nsr.conventions import Array
+from nsr.data.arrays import read_npz
 from nsr.mesh.surface import Mesh
 from nsr.report.shade import Camera, cast, error_coloured, error_values, shaded
 from nsr.scene.scene import Scene, View
@@ -135,8 +136,8 @@ def comparison(folder: Path, view: View, world_unit: str, width: int = COMPARED_
     if normal.is_file():
         found.append(encode_file(normal, "normals", f"Surface normals of view {view.name} as colours", width))
     if depth.is_file():
-        with np.load(depth, allow_pickle=False) as arrays:
-            values = np.asarray(arrays["depth" if "depth" in arrays.files else arrays.files[0]], dtype=np.float64)
+        arrays = read_npz(depth)
+        values = np.asarray(arrays["depth" if "depth" in arrays else next(iter(arrays))], dtype=np.float64)
         found.append(depth_picture(values, view.name, world_unit, width))
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nsr.kernels.rays.reference import locate, pixel_rays
 from nsr.kernels.rays.tables import PixelTables
+from nsr.scene.spill import Spill
 
 
 class RayBatch(NamedTuple):
@@ -30,9 +31,12 @@ class PixelStore:
     """Pixels of V photographs of any sizes.
 
     Args:
-        images: (H, W, 3) uint8 per view. masks: (H, W) uint8 per view with the values of `nsr.conventions`, or None.
+        images: (H, W, 3) uint8 per view. masks: (H, W) uint8 per view with the values of `nsr.conventions`, or None. Both are
+            gone through once; each is copied to its place and may be dropped, so that at most one has to be in memory besides.
         K: (V, 3, 3) pixels. w2c: (V, 4, 4) unit frame.
         crop_to_ball: draw only from the rectangle that holds the projected unit ball of each view.
+        sizes: (V, 2) height and width; needed where `images` is not a list.
+        spill: supplies the memory of pixels that stay on the host; None: all in memory.
 
     Attributes:
         tables: all of it on the device, as kernels read it.
@@ -40,16 +44,20 @@ class PixelStore:
 
     def __init__(
         self,
-        images: Sequence[NDArray[np.uint8]],
-        masks: Sequence[NDArray[np.uint8]] | None,
+        images: Iterable[NDArray[np.uint8]],
+        masks: Iterable[NDArray[np.uint8]] | None,
         K: NDArray[np.float64],
         w2c: NDArray[np.float64],
         *,
         crop_to_ball: bool,
         device: torch.device,
+        sizes: NDArray[np.int64] | None = None,
+        spill: Spill | None = None,
     ):
         self.device = device
-        sizes = np.array([image.shape[:2] for image in images])
+        if sizes is None:
+            images = list(images)
+            sizes = np.array([image.shape[:2] for image in images])
         starts = np.concatenate([[0], np.cumsum(sizes.prod(1))])
         views = zip(K, w2c, sizes, strict=True)
         windows = np.array([ball_window(k, m, w, h) if crop_to_ball else (0, 0, w, h) for k, m, (h, w) in views])
@@ -61,8 +69,8 @@ class PixelStore:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         self.tables = PixelTables(
-            colours=put(np.concatenate([image.reshape(-1, 3) for image in images])),
-            masks=None if masks is None else put(np.concatenate([mask.reshape(-1) for mask in masks])),
+            colours=_joined(images, (int(starts[-1]), 3), device, spill),
+            masks=None if masks is None else _joined(masks, (int(starts[-1]),), device, spill),
             starts=put(starts[:-1]),
             widths=put(sizes[:, 1]),
             windows=put(windows),
@@ -86,6 +94,21 @@ class PixelStore:
     def rays(self, view: Tensor, column: Tensor, row: Tensor) -> RayBatch:
         """Rays through the centres of the given pixels: three (R,) int64 tensors."""
         return RayBatch(*pixel_rays(self.tables, view, column, row), view)
+
+
+def _joined(parts: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], device: torch.device, spill: Spill | None) -> Tensor:
+    """Pixels of all parts in one tensor (P, ...) on the device, one part in memory at a time."""
+    whole = (
+        torch.from_numpy(spill.empty(shape))
+        if spill and device.type == "cpu"
+        else torch.empty(shape, dtype=torch.uint8, device=device)
+    )
+    start = 0
+    for part in parts:
+        rows = torch.from_numpy(np.ascontiguousarray(part)).reshape(-1, *shape[1:])
+        whole[start : start + len(rows)] = rows.to(device)
+        start += len(rows)
+    return whole
 
 
 def ball_window(K: NDArray[np.float64], w2c: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from nsr.conventions import MASK_BACKGROUND, MASK_IGNORE, MASK_OBJECT
+from nsr.data.files import MAX_PIXELS
 from nsr.errors import DataError
 from nsr.scene.scene import View
 
-# A larger image is refused before it is decoded: a small file can claim to be enormous.
-MAX_PIXELS = 200_000_000
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 _EXIF_ORIENTATION = 0x0112
 
@@ -92,35 +91,41 @@ def mask_values(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-def load_view_images(views: Sequence[View]) -> list[NDArray[np.uint8]]:
-    """Photographs of prepared views, each (H, W, 3) uint8 sRGB.
+def each_view_image(views: Sequence[View]) -> Iterator[NDArray[np.uint8]]:
+    """Photographs of prepared views one after the other, each (H, W, 3) uint8 sRGB.
 
     Raises:
         DataError: as `load_image`, or a file does not have the size that its view states.
     """
-    images = []
     for view in views:
         image = load_image(view.image)
         if image.shape[:2] != (view.height, view.width):
             raise DataError(f"{view.image}: not {view.width}x{view.height} as the scene says; run prepare again")
-        images.append(image)
-    return images
+        yield image
 
 
-def load_view_masks(views: Sequence[View]) -> list[NDArray[np.uint8]]:
-    """Masks of prepared views, each (H, W) uint8 with the values of `nsr.conventions`.
+def load_view_images(views: Sequence[View]) -> list[NDArray[np.uint8]]:
+    """`each_view_image`, all at once."""
+    return list(each_view_image(views))
+
+
+def each_view_mask(views: Sequence[View]) -> Iterator[NDArray[np.uint8]]:
+    """Masks of prepared views one after the other, each (H, W) uint8 with the values of `nsr.conventions`.
 
     Raises:
         DataError: as `load_mask`, or a view has no mask.
     """
-    masks = []
     for view in views:
         if view.mask is None:
             raise DataError(
                 f"{view.image}: has no mask; add one to the source and run prepare again, or choose a method without masks"
             )
-        masks.append(load_mask(view.mask, (view.width, view.height)))
-    return masks
+        yield load_mask(view.mask, (view.width, view.height))
+
+
+def load_view_masks(views: Sequence[View]) -> list[NDArray[np.uint8]]:
+    """`each_view_mask`, all at once."""
+    return list(each_view_mask(views))
 
 
 def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -170,7 +175,9 @@ def _decode(path: Path) -> Image.Image:
         raise DataError(f"{path}: over {MAX_PIXELS} pixels; scale the image down") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that can be read; copy the file again or leave it out") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders fail in many ways on a damaged file
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: unreadable or truncated image ({reason}); copy the file again or leave it out") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from nsr.scene.images import exif_orientation, is_plain, load_image, load_mask, 
 from nsr.scene.masks import check_masks
 from nsr.scene.region import Evidence, find_region
 from nsr.scene.scene import POINTS_FILE, SCENE_FILE, Scene, View, load_scene, save_scene, with_held_out
+from nsr.scene.spill import Spill
 from nsr.scene.undistort import (
     Pinhole,
     fit_size,
@@ -105,8 +106,10 @@ def read_source(kind: str, source: Path, *, masks: Path | None = None, model: Pa
 def _build(raw: RawScene, root: Path, *, name: str, settings: PrepareConfig, region: str | None, threads: int) -> Scene:
     if any(view.mask is not None or view.alpha_mask for view in raw.views):
         (root / "masks").mkdir()
+    spill = Spill(root)
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        prepared = list(pool.map(lambda view: _prepare_view(view, root, settings), raw.views))
+        made = pool.map(lambda view: _prepare_view(view, root, settings), raw.views)
+        prepared = [item if item.mask is None else replace(item, mask=spill.keep(item.mask)) for item in made]
     views = with_held_out([item.view for item in prepared], settings.holdout_every)
     if all(view.held_out for view in views):
         raise ConfigError(

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import numpy as np
 
 from nsr.conventions import Array, Similarity
+from nsr.data.arrays import read_npz
+from nsr.data.files import inside
 from nsr.data.raw import Points
 from nsr.errors import DataError
 from nsr.provenance import write_json
@@ -116,8 +117,7 @@ def load_scene(root: Path) -> Scene:
             raise DataError(f"{path}: scene format {data['version']}, this version reads {FORMAT_VERSION}; run prepare again")
         points = None
         if data["points"]:
-            with np.load(root / data["points"], allow_pickle=False) as arrays:
-                points = Points(**{key: arrays[key] for key in arrays.files})
+            points = Points(**read_npz(inside(root, data["points"])))
         if not data["views"]:
             raise ValueError("no views")
         return Scene(
@@ -134,7 +134,7 @@ def load_scene(root: Path) -> Scene:
         raise DataError(f"{error.filename}: no such file; run prepare first") from error
     except NotADirectoryError as error:
         raise DataError(f"{root}: not a scene folder; give the folder that prepare wrote") from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a scene file ({error}); run prepare again") from error
 
 
@@ -161,8 +161,8 @@ def _view_from_dict(root: Path, data: dict) -> View:
         raise ValueError(f"camera of view '{data['name']}' holds NaN or infinity")
     return View(
         name=data["name"],
-        image=root / data["image"],
-        mask=None if data["mask"] is None else root / data["mask"],
+        image=inside(root, data["image"]),
+        mask=None if data["mask"] is None else inside(root, data["mask"]),
         width=int(data["width"]),
         height=int(data["height"]),
         K=np.asarray(data["K"], dtype=np.float64).reshape(3, 3),

@@ -13,9 +13,10 @@ from nsr.errors import DataError
 from nsr.log import get_logger
 from nsr.provenance import hash_files, hash_json
 from nsr.sampling.pixels import PixelStore
-from nsr.scene.images import load_view_images, load_view_masks
+from nsr.scene.images import each_view_image, each_view_mask
 from nsr.scene.masks import require_masks
 from nsr.scene.scene import Scene, View
+from nsr.scene.spill import Spill
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class TrainingData:
     digest: str
 
 
-def load_training_data(scene: Scene, model: ModelConfig, train: TrainConfig, device: torch.device) -> TrainingData:
-    """Read the training views of a scene.
+def load_training_data(
+    scene: Scene, model: ModelConfig, train: TrainConfig, device: torch.device, spill: Spill | None = None
+) -> TrainingData:
+    """Read the training views of a scene; `spill` supplies memory on a CPU, see `PixelStore`.
 
     Raises:
         DataError: no view is left to train on, or masks are required and the scene has none.
@@ -49,12 +52,14 @@ def load_training_data(scene: Scene, model: ModelConfig, train: TrainConfig, dev
             "no masks and background '%s': only right if the photographs really show that background", model.background.kind
         )
     store = PixelStore(
-        load_view_images(views),
-        load_view_masks(views) if masked else None,
+        each_view_image(views),
+        each_view_mask(views) if masked else None,
         np.stack([view.K for view in views]),
         scene.unit_w2c(views),
         crop_to_ball=not learned,
         device=device,
+        sizes=np.array([(view.height, view.width) for view in views]),
+        spill=spill,
     )
     return TrainingData(store, tuple(view.name for view in views), masked, _digest(scene, views, masked))
 

@@ -20,6 +20,7 @@ from nsr.provenance import hash_json, manifest, write_json
 from nsr.rendering.device import device_name, peak_memory_mb, reset_peak_memory
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.scene.scene import Scene
+from nsr.scene.spill import Spill
 from nsr.train.checkpoint import CHECKPOINT_VERSION, find_resumable, save_atomically
 from nsr.train.data import TrainingData, load_training_data
 from nsr.train.graph import GraphTrainer, obstacle
@@ -48,7 +49,7 @@ class Trainer:
         why_not = obstacle(backend, marcher)
         self.graph: GraphTrainer | None = None
         with shortage_named("photographs and model", "lower prepare.max_size or model.encoding.log2_table"):
-            self.data: TrainingData = load_training_data(scene, config.model, config.train, device)
+            self.data: TrainingData = load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
             self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), backend).to(device)
             self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
             if not why_not:

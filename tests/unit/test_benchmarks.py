@@ -24,6 +24,7 @@ PROGRAMS = {
     "mesh": [],
     "train": ["--scene", "scene"],
 }
+WITHOUT_GPU = ("workflow", "views")
 
 
 def program(name):
@@ -33,10 +34,10 @@ def program(name):
 
 def test_every_program_is_named_here():
     found = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "build_parser" in {f.name for f in functions(path)}}
-    assert found == set(PROGRAMS)
+    assert found == {*PROGRAMS, *WITHOUT_GPU}
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [*PROGRAMS, *WITHOUT_GPU])
 def test_help(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         program(name).build_parser().parse_args(["--help"])
@@ -151,3 +152,23 @@ def test_shapes_of_the_mesh_benchmark_are_distances():
         slope = torch.autograd.grad(sdf(points).sum(), points)[0].norm(dim=1)
         assert slope.max() < 1.7  # steeper ones would be searched for too narrowly
         assert slope.median() > 0.5
+
+
+def test_a_list_of_many_scenes_is_planned(tmp_path):
+    module = program("workflow")
+    module.make_project(tmp_path, 2, 2, 1)
+    seconds, cpu, memory, text = module.measure(tmp_path, "-n", "--quiet", "rules")
+    # Of a scene: its preparation, and eight jobs under each method (two surfaces evaluated); the report and the target.
+    assert module.jobs_of(text) == 2 * (1 + 2 * 8) + 2
+    assert seconds > 0 < cpu
+    assert 50 < memory < 2000
+
+
+def test_many_views_stay_within_the_limit(monkeypatch, capsys):
+    module = program("views")
+    monkeypatch.setattr(module.spill, "MEMORY_LIMIT", module.spill.MEMORY_LIMIT)
+    options = ["--views", "12", "--size", "64", "48", "--limit", "0.00002"]
+    assert run(module.build_parser(), module.main, options) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[2:]}
+    assert set(rows) == {"prepare", "load", "rays"}
+    assert (rows["load"][2], rows["load"][3]) == ("0.00", "0.00")

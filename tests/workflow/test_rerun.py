@@ -107,7 +107,7 @@ def test_fresh_clone_elsewhere_reruns_nothing(finished: Checkout, tmp_path: Path
     """The same contents in another place, code and photographs younger than the results, and no remembered hashes."""
     clone = Checkout(tmp_path / "clone")
     shutil.copytree(finished.root, clone.root)
-    (clone.root / ".snakemake/nsr-digests.json").unlink()
+    shutil.rmtree(clone.root / ".snakemake/nsr-digests")
     younger = (clone.root / "report/index.html").stat().st_mtime + 1000
     for name in ("Snakefile", "rules", "scripts", "nsr", "config", "data"):
         for path in [clone.root / name, *(clone.root / name).rglob("*")]:

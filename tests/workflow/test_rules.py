@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nsr.runs import list_runs
 from tests.workflow.checkout import HEADER, ROOT, ROWS, Checkout
 
 RULES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]}
@@ -115,7 +116,7 @@ def test_commands_of_a_whole_run(finished: Checkout) -> None:
     assert value(evaluate, "--mesh") == "results/main/photographed/nsr/tsdf.ply"
     assert value(evaluate, "--ground-truth") == "data/p/truth.ply"
     assert value(evaluate, "--gt-cameras") == "data/p/cameras.npz"
-    runs = json.loads((finished.root / "results/runs.json").read_text())
+    runs = list_runs(json.loads((finished.root / "results/runs.json").read_text()))
     assert [run["folder"] for run in runs] == ["results/main/photographed/nsr", "results/main/posed/nsr"]
 
 
