@@ -13,7 +13,7 @@ from tests.source_tree import MODULES, PACKAGE, ROOT, SCRIPTS, STAGES, imports, 
 # From the bottom up; within a line modules may import each other, without cycles.
 LAYERS = (
     ("conventions", "errors", "log", "provenance"),
-    ("config_schema", "config_checks", "config", "cli", "digest", "manifest"),
+    ("config_schema", "config_checks", "config_data", "config", "cli", "digest", "manifest"),
     ("kernels",),
     ("data",),
     ("scene",),

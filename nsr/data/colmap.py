@@ -53,7 +53,9 @@ def read_colmap(source: Path, masks: Path | None = None, images: Path | None = N
     )
     check_views(views, model_folder)
     return RawScene(
-        views, points=_points(model, {image.image_id: i for i, image in enumerate(posed)}), skipped=_unposed(folder, relative)
+        views,
+        points=sparse_points(model, {image.image_id: i for i, image in enumerate(posed)}),
+        skipped=_unposed(folder, relative),
     )
 
 
@@ -118,7 +120,7 @@ def _w2c(image: pycolmap.Image) -> Array:
     return out
 
 
-def _points(model: pycolmap.Reconstruction, index: dict[int, int]) -> Points | None:
+def sparse_points(model: pycolmap.Reconstruction, index: dict[int, int]) -> Points | None:
     """Sparse points with tracks; `index` maps image ids to view indices."""
     points = [model.points3D[key] for key in sorted(model.points3D)]
     if not points:
