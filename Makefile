@@ -6,7 +6,7 @@ CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 DEMO_ARGS ?=
 # So small a problem gains little from many threads: the two scenes side by side, each on half the cores, are faster.
 HALF := $(shell expr \( $(CORES) + 1 \) / 2)
-SIDE_BY_SIDE := --set-threads $(foreach rule,sfm prepare train mesh tsdf texture render evaluate_mesh evaluate_views report,$(rule)=$(HALF))
+SIDE_BY_SIDE := --set-threads $(foreach rule,sfm prepare triangulate train mesh tsdf texture render evaluate_mesh evaluate_views report,$(rule)=$(HALF))
 # Passed on to pytest by `make test`, for example TEST_ARGS="tests/unit -k mesh".
 TEST_ARGS ?=
 # The first Python on the path that runs and is new enough; override with `make PY=/path/to/python test`.

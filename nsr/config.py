@@ -1,4 +1,4 @@
-"""Every setting of every stage with its default, its unit and its meaning: the only home of defaults.
+"""Every setting of every stage with its default, its unit and its meaning: with `config_data` the only home of defaults.
 
 Order of merging, later wins: these defaults, the method's preset (`config/methods/<name>.yaml`), `settings` of the
 workflow's config, the `overrides` column of the manifest, the command line. OmegaConf checks types and refuses unknown
@@ -16,35 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from nsr.config_data import PrepareConfig as PrepareConfig
+from nsr.config_data import SfmConfig as SfmConfig
+from nsr.config_data import TriangulateConfig as TriangulateConfig
 from nsr.errors import ConfigError
 
 Schedule = Any  # float | list[[step, value]]; OmegaConf has no union of a number and a list of lists
-
-
-@dataclass
-class SfmConfig:
-    """Structure from motion (pycolmap) and its health gate."""
-
-    camera_model: str = "SIMPLE_RADIAL"  # COLMAP name
-    single_camera: bool = True  # all photos share one set of intrinsics
-    max_image_size: int = 1600  # px, longest side for feature extraction
-    max_features: int = 8192  # per photo
-    first_octave: int = -1  # -1: upsample once (more features), 0: faster
-    matcher: Literal["exhaustive", "sequential"] = "exhaustive"
-    min_registered: float = 0.8  # gate: share of the photos in the largest model
-    max_reprojection: float = 1.5  # gate: mean reprojection error, px
-    min_spread: float = 20.0  # gate: largest angle between two viewing directions of the object, degrees
-
-
-@dataclass
-class PrepareConfig:
-    """From a source to the one scene format."""
-
-    max_size: int = 0  # px, longest side after preparation; 0 keeps the size
-    region: Literal["auto", "format", "masks", "points", "cameras"] = "auto"  # what the unit ball is fitted to
-    region_margin: float = 1.05  # radius of the unit ball over the radius of what it must hold
-    holdout_every: int = 8  # every n-th view is held out; 0 holds out none
-    alpha_background: float = 1.0  # grey level in [0, 1] under transparent pixels
 
 
 @dataclass
@@ -138,6 +115,8 @@ class LossConfig:
     sparsity_scale: float = 1.0  # k of exp(-k |sdf|)
     opaque: Schedule = 0.0
     distortion: Schedule = 0.0
+    points: Schedule = 0.0  # signed distance 0 at the scene's sparse points; needs the stage triangulate
+    points_cutoff: Schedule = 0.0  # unit-frame length beyond which a point counts as an outlier more and more; 0: never
 
 
 @dataclass
@@ -177,6 +156,7 @@ class TrainConfig:
     start_rays: int = 256
     max_rays: int = 8192
     random_points: int = 0  # per step, for losses that act everywhere
+    sparse_points: int = 2048  # per step, for loss.points
     anneal_steps: int = 20000  # steps until the NeuS cosine is the true one
     march: MarchConfig = field(default_factory=MarchConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -291,6 +271,7 @@ class Config:
 
     sfm: SfmConfig = field(default_factory=SfmConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    triangulate: TriangulateConfig = field(default_factory=TriangulateConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -330,6 +311,11 @@ def resolve(layers: Iterable[Mapping[str, Any] | Path], overrides: Iterable[str]
     assert isinstance(config, Config)
     check_config(config)
     return config
+
+
+def ever_positive(schedule: Schedule) -> bool:
+    """Whether a schedule is above 0 anywhere."""
+    return any(value > 0 for _, value in schedule) if isinstance(schedule, list) else schedule > 0
 
 
 def section(config: Config, *names: str) -> dict[str, Any]:

@@ -16,6 +16,12 @@ _POSITIVE = (
     "sfm.max_features",
     "sfm.max_image_size",
     "prepare.region_margin",
+    "triangulate.max_features",
+    "triangulate.max_image_size",
+    "triangulate.neighbours",
+    "triangulate.max_pair_angle",
+    "triangulate.max_epipolar",
+    "triangulate.max_reprojection",
     "model.encoding.levels",
     "model.encoding.features",
     "model.encoding.base_resolution",
@@ -32,6 +38,7 @@ _POSITIVE = (
     "train.samples",
     "train.start_rays",
     "train.max_rays",
+    "train.sparse_points",
     "train.march.steps",
     "train.march.grid_resolution",
     "train.march.grid_every",
@@ -54,6 +61,9 @@ _POSITIVE = (
     "evaluate.icp_distance",
 )
 _NOT_NEGATIVE = (
+    "triangulate.min_angle",
+    "triangulate.peak_threshold",
+    "triangulate.max_ratio",
     "mesh.components",
     "mesh.triangles",
     "mesh.max_error",
@@ -87,6 +97,8 @@ def check_config(config: Config) -> None:
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
     if not config.evaluate.dtu_culls:
         raise ConfigError("evaluate.dtu_culls: must name at least one mask cull in pixels, -1 for none")
+    if config.triangulate.min_track < 2:
+        raise ConfigError(f"triangulate.min_track: {config.triangulate.min_track} must be at least 2, what a point needs")
     _check_backend(config)
     _check_box(config.mesh.box)
     _check_metric(config.mesh.metric)

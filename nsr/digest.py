@@ -26,6 +26,7 @@ _NOT_HASHED = {
     "nsr.cli",
     "nsr.config",
     "nsr.config_checks",
+    "nsr.config_data",
     "nsr.config_overrides",
     "nsr.config_schema",
     "nsr.digest",

@@ -18,7 +18,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from nsr import digest, manifest
-from nsr.config import section
+from nsr.config import ever_positive, section
 from nsr.errors import ConfigError
 from nsr.provenance import hash_files, hash_json
 from nsr.runs import list_runs
@@ -188,6 +188,17 @@ def model_option(wildcards):
     if row_of(wildcards).format != "photos":
         return ""
     return f"--model {shlex.quote(f'{RESULTS}/{row_of(wildcards).name}/sfm')}"
+
+
+def sparse_points_of_scene(wildcards):
+    """The scene's sparse points, for methods whose training uses them."""
+    wanted = ever_positive(resolved(row_of(wildcards).name, wildcards.method).train.loss.points)
+    return f"{RESULTS}/{row_of(wildcards).name}/points/points.npz" if wanted else []
+
+
+def points_option(wildcards, input):
+    """`--points FILE` where training uses sparse points."""
+    return f"--points {shlex.quote(str(input.points))}" if input.points else ""
 
 
 def truth_files(wildcards):

@@ -61,3 +61,29 @@ rule prepare:
         " {params.model} {params.masks} {params.region}"
         " --name {wildcards.dataset:q}/{wildcards.scene:q} --out {params.out:q}"
         " --settings {params.settings:q} --threads {threads} --log {log:q}"
+
+
+rule triangulate:
+    """Sparse points of the surface for methods that train with them: the scene's own, or triangulated with its cameras."""
+    input:
+        scene=DATA + "/scene/scene.json",
+    output:
+        points=DATA + "/points/points.npz",
+        facts=DATA + "/points/points.json",
+    log:
+        f"{LOGS}/{DATA_LOG}/triangulate.log",
+    benchmark:
+        f"{LOGS}/benchmarks/{DATA_LOG}/triangulate.tsv"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        scene=subpath(input.scene, parent=True),
+        out=subpath(output.points, parent=True),
+        settings=settings_of("triangulate", "train.seed"),
+        source=source_digest,
+        code=code_digest("triangulate"),
+    shell:
+        "python {workflow.basedir:q}/scripts/triangulate.py --scene {params.scene:q} --out {params.out:q}"
+        " --settings {params.settings:q} --threads {threads} --log {log:q}"

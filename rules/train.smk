@@ -5,6 +5,7 @@ rule train:
     """Signed distance and colour of a scene; resumes from its checkpoint, which is no output so that it outlives a killed job."""
     input:
         scene=DATA + "/scene/scene.json",
+        points=sparse_points_of_scene,
     output:
         model=RUN + "/model.pt",
         facts=RUN + "/train.json",
@@ -21,12 +22,14 @@ rule train:
         device=SETUP.device,
     params:
         scene=subpath(input.scene, parent=True),
+        points=points_option,
         out=subpath(output.model, parent=True),
         settings=settings_of("model", "train"),
         source=source_digest,
         code=code_digest("train"),
     shell:
-        "python {workflow.basedir:q}/scripts/train.py --scene {params.scene:q} --out {params.out:q} --device {resources.device}"
+        "python {workflow.basedir:q}/scripts/train.py --scene {params.scene:q} {params.points} --out {params.out:q}"
+        " --device {resources.device}"
         " --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 

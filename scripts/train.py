@@ -16,6 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The program's options."""
     parser = cli.stage_parser(__doc__)
     parser.add_argument("--scene", type=Path, required=True, help="prepared scene folder")
+    parser.add_argument("--points", type=Path, metavar="FILE", help="points.npz of triangulate.py, for train.loss.points")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
@@ -26,12 +27,13 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from nsr.rendering.device import pick_device
-    from nsr.scene.scene import load_scene
+    from nsr.scene.scene import load_scene, with_points
     from nsr.train.loop import train_scene
 
     config = cli.settings(args)
     torch.set_num_threads(cli.threads(args))
-    train_scene(load_scene(args.scene), config, args.out, pick_device(args.device))
+    scene = load_scene(args.scene)
+    train_scene(with_points(scene, args.points) if args.points else scene, config, args.out, pick_device(args.device))
 
 
 if __name__ == "__main__":

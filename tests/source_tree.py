@@ -11,7 +11,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = sorted((ROOT / "nsr").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
-STAGES = ("sfm", "prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_mesh", "evaluate_views", "report", "check")
+STAGES = (
+    "sfm",
+    "prepare",
+    "triangulate",
+    "train",
+    "mesh",
+    "tsdf",
+    "texture",
+    "render",
+    "evaluate_mesh",
+    "evaluate_views",
+    "report",
+    "check",
+)
 _OURS = ("Snakefile", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "environment.yml")
 _OUR_FOLDERS = ("nsr", "scripts", "rules", "config", "tests", "docs", "examples", "benchmarks", ".ci")
 Function = ast.FunctionDef | ast.AsyncFunctionDef

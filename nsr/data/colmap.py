@@ -62,7 +62,9 @@ def _scene_of(model: pycolmap.Reconstruction, model_folder: Path, folder: Path, 
     )
     check_views(views, model_folder)
     return RawScene(
-        views, points=_points(model, {image.image_id: i for i, image in enumerate(posed)}), skipped=_unposed(folder, relative)
+        views,
+        points=sparse_points(model, {image.image_id: i for i, image in enumerate(posed)}),
+        skipped=_unposed(folder, relative),
     )
 
 
@@ -127,7 +129,7 @@ def _w2c(image: pycolmap.Image) -> Array:
     return out
 
 
-def _points(model: pycolmap.Reconstruction, index: dict[int, int]) -> Points | None:
+def sparse_points(model: pycolmap.Reconstruction, index: dict[int, int]) -> Points | None:
     """Sparse points with tracks; `index` maps image ids to view indices."""
     points = [model.points3D[key] for key in sorted(model.points3D)]
     if not points:

@@ -2,7 +2,7 @@
 
 from nsr.kernels.neus.reference import distortion
 from nsr.losses.image import colour_huber, colour_l1, colour_mse, mask_entropy, opaque_entropy
-from nsr.losses.shape import curvature, eikonal, sparsity
+from nsr.losses.shape import curvature, eikonal, sparsity, zero_level
 
 __all__ = [
     "colour_huber",
@@ -14,4 +14,5 @@ __all__ = [
     "mask_entropy",
     "opaque_entropy",
     "sparsity",
+    "zero_level",
 ]

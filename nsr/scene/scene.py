@@ -19,7 +19,7 @@ from nsr.data.arrays import read_npz
 from nsr.data.files import inside
 from nsr.data.raw import Points
 from nsr.errors import DataError
-from nsr.provenance import write_json
+from nsr.provenance import whole_file, write_json
 
 FORMAT_VERSION = 1
 SCENE_FILE = "scene.json"
@@ -90,7 +90,7 @@ class Scene:
 def save_scene(scene: Scene) -> None:
     """Write `scene.json` and `points.npz` into `scene.root`; `scene.json` comes last and atomically."""
     if scene.points is not None:
-        np.savez_compressed(scene.root / POINTS_FILE, **vars(scene.points))
+        save_points(scene.points, scene.root / POINTS_FILE)
     data = {
         "version": FORMAT_VERSION,
         "name": scene.name,
@@ -117,7 +117,7 @@ def load_scene(root: Path) -> Scene:
             raise DataError(f"{path}: scene format {data['version']}, this version reads {FORMAT_VERSION}; run prepare again")
         points = None
         if data["points"]:
-            points = Points(**read_npz(inside(root, data["points"])))
+            points = _read_points(inside(root, data["points"]))
         if not data["views"]:
             raise ValueError("no views")
         return Scene(
@@ -136,6 +136,39 @@ def load_scene(root: Path) -> Scene:
         raise DataError(f"{root}: not a scene folder; give the folder that prepare wrote") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a scene file ({error}); run prepare again") from error
+
+
+def save_points(points: Points, path: Path) -> None:
+    """Write sparse points as .npz, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **vars(points))
+
+
+def with_points(scene: Scene, path: Path) -> Scene:
+    """The scene with the sparse points of another file of `save_points`, those of the stage triangulate.
+
+    Raises:
+        DataError: no such file, a broken one, or points seen by views that the scene does not have.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; run triangulate first")
+    try:
+        points = _read_points(path)
+        if len(points.offsets) != len(points.xyz) + 1 or points.offsets[-1] != len(points.views):
+            raise ValueError("its arrays do not belong together")
+        if len(points.views) and not 0 <= points.views.min() <= points.views.max() < len(scene.views):
+            raise ValueError(f"seen by view {points.views.max()}, the scene has {len(scene.views)}")
+    except (ValueError, KeyError, TypeError, DataError) as error:
+        raise DataError(f"{path}: not the points of this scene ({error}); run triangulate again") from error
+    return replace(scene, points=points)
+
+
+def _read_points(path: Path) -> Points:
+    return Points(**read_npz(path))
 
 
 def with_held_out(views: Sequence[View], every: int) -> tuple[View, ...]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from nsr.config import ModelConfig, TrainConfig
+from nsr.config import ModelConfig, TrainConfig, ever_positive
 from nsr.errors import DataError
 from nsr.log import get_logger
 from nsr.provenance import hash_files, hash_json
@@ -17,6 +17,7 @@ from nsr.scene.images import each_view_image, each_view_mask
 from nsr.scene.masks import require_masks
 from nsr.scene.scene import Scene, View
 from nsr.scene.spill import Spill
+from nsr.train.points import SurfacePoints, hash_points, load_surface_points
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,14 @@ class TrainingData:
 
     Attributes:
         store: pixels of the training views. names: of these views. masked: whether masks are used.
-        digest: hash of images, masks, cameras and similarity.
+        digest: hash of images, masks, cameras, similarity and points. points: of the surface, None if unused.
     """
 
     store: PixelStore
     names: tuple[str, ...]
     masked: bool
     digest: str
+    points: SurfacePoints | None = None
 
 
 def load_training_data(
@@ -40,7 +42,8 @@ def load_training_data(
     """Read the training views of a scene; `spill` supplies memory on a CPU, see `PixelStore`.
 
     Raises:
-        DataError: no view is left to train on, or masks are required and the scene has none.
+        DataError: no view is left to train on, masks are required and the scene has none, or `loss.points` has weight and
+            the scene has no sparse points.
     """
     views = scene.split("all" if train.split == "all" else "train")
     if not views:
@@ -61,7 +64,11 @@ def load_training_data(
         sizes=np.array([(view.height, view.width) for view in views]),
         spill=spill,
     )
-    return TrainingData(store, tuple(view.name for view in views), masked, _digest(scene, views, masked))
+    points = load_surface_points(scene, views, masked, device) if ever_positive(train.loss.points) else None
+    digest = _digest(scene, views, masked)
+    if points is not None:
+        digest = hash_json([digest, hash_points(points)])
+    return TrainingData(store, tuple(view.name for view in views), masked, digest, points)
 
 
 def decide_masks(scene: Scene, policy: Literal["auto", "required", "never"]) -> bool:

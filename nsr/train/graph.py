@@ -14,27 +14,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nsr.config import TrainConfig
+from nsr.config import TrainConfig, ever_positive
 from nsr.fields.model import SurfaceModel
-from nsr.fields.sdf import active_levels, difference_length
+from nsr.fields.sdf import active_levels
 from nsr.kernels.adam import AdamSettings, AdamState, adam_step
 from nsr.kernels.hashgrid import TableStorage
 from nsr.kernels.march import PaddedSamples, march_padded, pack_occupancy
 from nsr.kernels.neus import RaySums, neus_composite
 from nsr.kernels.neus.alpha import cell_visibility
 from nsr.kernels.packed import Packed
-from nsr.kernels.points import points_in_ball, points_in_cells
+from nsr.kernels.points import points_in_ball, points_in_cells, points_of_table
 from nsr.kernels.rays import DrawnRays, draw_rays
 from nsr.kernels.sdf import SdfOutput
-from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity, zero_level
 from nsr.rendering.volume import plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
-from nsr.train.optim import rate_factor
-from nsr.train.schedule import cosine_ratio, loss_weight
+from nsr.train.points import SurfacePoints
+from nsr.train.schedule import tabulated
 from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
 
-_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion")
+_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion", "points")
 _EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
 # Opacity from which on what is behind a ray is not looked at: it changes the colour by less than half a grey level, and its
 # gradient, which is proportional to what the ray lets pass, is as small.
@@ -45,12 +45,6 @@ _OVERSIZE = 1.125  # room above the samples aimed at, so that few rays are cut
 def obstacle(backend: str, marcher: str) -> str:
     """Why a step cannot run as a graph on these back ends, and runs as separate kernels instead; empty if it can."""
     return "" if backend == marcher == "triton" else f"back ends {backend} and {marcher}"
-
-
-def _ever(train: TrainConfig, name: str) -> bool:
-    """Whether a loss term has weight at any step."""
-    value = getattr(train.loss, name)
-    return any(weight > 0 for _, weight in value) if isinstance(value, list) else value > 0
 
 
 class GraphTrainer:
@@ -64,14 +58,18 @@ class GraphTrainer:
     """
 
     def __init__(
-        self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device
-    ):
+        self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device,
+        *, known: SurfacePoints | None = None,
+    ):  # fmt: skip
         self.model, self.occupancy, self.config, self.device = model, occupancy, config, device
         self.pixels = store.tables
-        self.terms = tuple(name for name in _TERMS if _ever(config, name) and not (name == "mask" and store.masks is None))
-        self.points = config.random_points if {"eikonal_random", "sparsity"} & set(self.terms) else 0
-        if not self.points:
-            self.terms = tuple(name for name in self.terms if name not in ("eikonal_random", "sparsity"))
+        impossible = {"mask"} if store.masks is None else set()
+        impossible |= set() if config.random_points else {"eikonal_random", "sparsity"}
+        impossible |= {"points"} if known is None else set()
+        self.terms = tuple(name for name in _TERMS if ever_positive(getattr(config.loss, name)) and name not in impossible)
+        self.random = config.random_points if {"eikonal_random", "sparsity"} & set(self.terms) else 0
+        self.known, sparse = known, config.sparse_points if "points" in self.terms else 0
+        self.points = self.random + sparse
         self.length = step_length(config.march.steps)
         self.samples, self.rays = config.samples, config.max_rays
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
@@ -88,21 +86,13 @@ class GraphTrainer:
         self._runs = {"step": 0, "occupancy": 0}
 
     def _tabulate(self) -> None:
-        config, encoding = self.config, self.model.config.encoding
-        steps = range(config.steps)
-        names = ("cosine", "rate", "difference", *self.terms)
-        values = [
-            [
-                cosine_ratio(config, k),
-                rate_factor(config.optim, k, config.steps),
-                difference_length(encoding, self.model.config.sdf, k),
-                *(loss_weight(config, n, k) for n in self.terms),
-            ]
-            for k in steps
-        ]
-        self.names = names
+        self.names, values = tabulated(self.config, self.model.config, self.terms)
         self.schedule = torch.tensor(values, dtype=torch.float32, device=self.device)
-        self.levels = torch.tensor([active_levels(encoding, k) for k in steps], dtype=torch.int32, device=self.device)
+        self.levels = torch.tensor(
+            [active_levels(self.model.config.encoding, k) for k in range(self.config.steps)],
+            dtype=torch.int32,
+            device=self.device,
+        )
 
     def _make_optimizer(self) -> None:
         optim, model = self.config.optim, self.model
@@ -218,15 +208,22 @@ class GraphTrainer:
         self.optimizer.step()
 
     def draw(self) -> tuple[DrawnRays, PaddedSamples]:
-        """Rays of the current step and their samples; the first `points` positions are random points of the ball."""
+        """Rays of the current step and their samples.
+
+        The first `points` positions are others: `random` points of the ball, then known points of the surface, whose
+        standard errors and weights go to `drawn`.
+        """
         config = self.config
         rays = draw_rays(self.pixels, self.rays, seed=config.seed, step=self.step, backend="triton")
         samples = march_padded(
             rays.origin, rays.direction, self.bits, step=self.length, jitter=rays.jitter, live=self.live,
             budget=int(self.samples * _OVERSIZE), first=self.points, backend="triton",
         )  # fmt: skip
-        if self.points:
-            points_in_ball(samples.position[: self.points], seed=config.seed, step=self.step, backend="triton")
+        if self.random:
+            points_in_ball(samples.position[: self.random], seed=config.seed, step=self.step, backend="triton")
+        if self.known is not None and self.points > self.random:
+            room = samples.position[self.random : self.points]
+            self.drawn = points_of_table(room, *self.known, seed=config.seed, step=self.step, backend="triton")
         return rays, samples
 
     def loss(self, now: dict[str, Tensor], rays: DrawnRays, samples: PaddedSamples) -> tuple[Tensor, dict[str, Tensor]]:
@@ -250,7 +247,7 @@ class GraphTrainer:
         valid = rays.valid & samples.kept
         rendered, target = self._colours(rays, sums, samples.kept)
         terms = self._ray_terms(rendered, target, rays, sums, valid)
-        terms |= self._sample_terms(out, sums, samples)
+        terms |= self._sample_terms(out, sums, samples, now)
         if laplacian is not None:
             terms["curvature"] = _masked_mean(curvature(laplacian), self._in_use(samples))
         loss = torch.stack([now[name] * terms[name] for name in self.terms]).sum()
@@ -305,16 +302,19 @@ class GraphTrainer:
             terms["opaque"] = _masked_mean(opaque_entropy(sums.opacity), valid)
         return terms
 
-    def _sample_terms(self, out: SdfOutput, sums: RaySums, samples: PaddedSamples) -> dict[str, Tensor]:
+    def _sample_terms(self, out: SdfOutput, sums: RaySums, samples: PaddedSamples, now: dict[str, Tensor]) -> dict[str, Tensor]:
         terms = {}
         if "eikonal" in self.terms:
             terms["eikonal"] = sums.eikonal.sum() / (samples.total - self.points).clamp(min=1)[0]
         if "eikonal_random" in self.terms:
-            terms["eikonal_random"] = eikonal(out.gradient[: self.points]).mean()
+            terms["eikonal_random"] = eikonal(out.gradient[: self.random]).mean()
         if "sparsity" in self.terms:
-            terms["sparsity"] = sparsity(out.sdf[: self.points], self.config.loss.sparsity_scale).mean()
+            terms["sparsity"] = sparsity(out.sdf[: self.random], self.config.loss.sparsity_scale).mean()
         if "distortion" in self.terms:
             terms["distortion"] = _masked_mean(sums.distortion, samples.kept)
+        if "points" in self.terms:
+            width, weight = self.drawn.unbind(1)
+            terms["points"] = (weight * zero_level(out.sdf[self.random : self.points], width, now["inverse_cutoff"])).mean()
         return terms
 
     def state(self) -> dict[str, Any]:

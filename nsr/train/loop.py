@@ -53,7 +53,9 @@ class Trainer:
             self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), backend).to(device)
             self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
             if not why_not:
-                self.graph = GraphTrainer(self.model, self.occupancy, self.data.store, config.train, device)
+                self.graph = GraphTrainer(
+                    self.model, self.occupancy, self.data.store, config.train, device, known=self.data.points
+                )
                 _make_ready(self.graph, device)
             else:
                 self.optimizer = make_optimizer(self.model, config.train.optim)
@@ -120,8 +122,9 @@ class Trainer:
             update_occupancy(self.model, self.occupancy, train, step=step, generator=self.generator)
         set_rates(self.optimizer, rate_factor(train.optim, step, train.steps))
         result = training_step(
-            self.model, self.occupancy, self.data.store, train, step=step, rays=self.rays, generator=self.generator
-        )
+            self.model, self.occupancy, self.data.store, train, step=step, rays=self.rays, generator=self.generator,
+            points=self.data.points,
+        )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
         if result.loss.requires_grad:
             result.loss.backward()

@@ -11,11 +11,23 @@ from nsr.config import LossConfig, TrainConfig
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.backend import resolve_backend
 from nsr.kernels.neus.alpha import cell_visibility
-from nsr.losses import colour_huber, colour_l1, colour_mse, curvature, distortion, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.losses import (
+    colour_huber,
+    colour_l1,
+    colour_mse,
+    curvature,
+    distortion,
+    eikonal,
+    mask_entropy,
+    opaque_entropy,
+    sparsity,
+    zero_level,
+)
 from nsr.rendering.volume import Rendered, background_colour, draw_samples, render_samples, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore, RayBatch
-from nsr.train.schedule import cosine_ratio, loss_weight, schedule_value
+from nsr.train.points import SurfacePoints
+from nsr.train.schedule import cosine_ratio, inverse_cutoff, loss_weight, schedule_value
 
 COLOUR_TERMS = {"l1": colour_l1, "mse": colour_mse, "huber": colour_huber}
 POINT_CHUNK = 1 << 18
@@ -44,8 +56,9 @@ def training_step(
     step: int,
     rays: int,
     generator: torch.Generator,
+    points: SurfacePoints | None = None,
 ) -> StepResult:
-    """Render `rays` random rays and compare them with the photographs."""
+    """Render `rays` random rays and compare them with the photographs, and the SDF with known points of the surface."""
     length = step_length(config.march.steps)
     batch = store.sample(rays, generator)
     marcher = resolve_backend(config.march.backend, batch.origin.device)
@@ -56,6 +69,9 @@ def training_step(
     target = _target(batch, store, background, learned=model.background is not None)
     terms = _ray_terms(out, batch, target, store, config.loss, step)
     terms |= _sample_terms(model, out, config, step, length, generator)
+    if points is not None and schedule_value(config.loss.points, step) > 0:
+        position, width, weight = points.draw(config.sparse_points, generator)
+        terms["points"] = (weight * zero_level(model.sdf.value(position), width, inverse_cutoff(config, step))).mean()
     loss = sum((loss_weight(config, name, step) * value for name, value in terms.items()), torch.zeros(()).to(target))
     mse = _masked_mean(colour_mse(out.colour.detach(), target), batch.valid)
     names = {"colour_weight": "colour"}

@@ -106,6 +106,7 @@ def test_log_that_cannot_be_written(neus, refused, tmp_path):
 PROCESSES = {
     "sfm": (["--photos", "absent"], ("absent", "no such folder", "check the path")),
     "prepare": (["--format", "neus", "--source", "absent", "--name", "d/s"], ("absent", "check the path")),
+    "triangulate": (["--scene", "absent"], ("absent/scene.json", "no such file", "run prepare first")),
     "train": (["--scene", "absent"], ("absent/scene.json", "no such file", "run prepare first")),
     "mesh": (["--model", "absent.pt", "--scene", "absent"], ("out", "ends in .ply")),
     "tsdf": (["--model", "absent.pt", "--scene", "absent"], ("out", "ends in .ply")),

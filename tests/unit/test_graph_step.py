@@ -6,13 +6,14 @@ import torch
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.march import Samples
 from nsr.kernels.packed import Packed
-from nsr.kernels.points import points_in_ball
-from nsr.losses import distortion, eikonal, mask_entropy, opaque_entropy
+from nsr.kernels.points import points_in_ball, points_of_table
+from nsr.losses import distortion, eikonal, mask_entropy, opaque_entropy, zero_level
 from nsr.rendering.volume import render_samples
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
-from nsr.train.schedule import schedule_value
+from nsr.train.points import SurfacePoints
+from nsr.train.schedule import inverse_cutoff, schedule_value
 from tests.unit.graph_settings import DEVICE, ancestors, pixel_store, tiny_config
 from tests.unit.training_scene import sphere_scene
 
@@ -27,7 +28,28 @@ def closed_form_with_curvature(config):
     return config
 
 
+def known_points(config):
+    config.train.loss.points, config.train.loss.points_cutoff, config.train.sparse_points = [[0, 0.0], [2, 0.5]], 0.1, 40
+    return config
+
+
+def known_points_alone(config):
+    config.train.random_points = 0
+    return known_points(config)
+
+
+def surface_points():
+    """Points near the sphere's surface, with widths on both sides of the distances, weights, and entries by length of track."""
+    generator = torch.Generator().manual_seed(6)
+    position = torch.nn.functional.normalize(torch.randn(30, 3, generator=generator), dim=1) * 0.5
+    facts = torch.rand(30, 2, generator=generator) * torch.tensor([0.2, 1.0]) + 0.01
+    entries = torch.repeat_interleave(torch.arange(30), torch.arange(30) % 4 + 1).int()
+    return SurfacePoints(torch.cat([position, facts], 1).to(DEVICE), entries.to(DEVICE))
+
+
 RECIPES = {
+    "known points": known_points,
+    "known points without random ones": known_points_alone,
     "plain": lambda config: config,
     "finite differences": ancestors,
     "finite differences, a network beyond the kernels": lambda config: ancestors(config, hidden=16),
@@ -39,6 +61,8 @@ def schedule(config, name):
     """A value of each column of the schedules' table."""
     if name in ("rate", "difference"):
         return 1.0  # not the loss's business
+    if name == "inverse_cutoff":
+        return inverse_cutoff(config.train, config.train.steps)
     return 0.3 if name == "cosine" else schedule_value(getattr(config.train.loss, name), config.train.steps)
 
 
@@ -50,7 +74,8 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
     for model in (plain, fast):  # a table that matters
         with torch.no_grad():
             model.sdf.table.mul_(300)
-    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), pixel_store(scene), config.train, DEVICE)
+    known = surface_points()
+    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), pixel_store(scene), config.train, DEVICE, known=known)
     fast.sdf.active = graph.active.fill_(2)
     rays, samples = graph.draw()
     # What a table of schedules holds at a step, but for the weights of terms that begin at 0.
@@ -74,6 +99,8 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
     )
     target = rays.colour if learned else rays.colour * rays.mask[:, None] + behind * (1 - rays.mask[:, None])
     valid = samples.kept & rays.valid
+    position = torch.empty(40, 3, device=DEVICE)
+    width, weight = points_of_table(position, *known, seed=config.train.seed, step=graph.step).unbind(1)
     points = points_in_ball(torch.empty(32, 3, device=DEVICE), seed=config.train.seed, step=graph.step)
     terms = {
         "colour_weight": (out.colour - target).abs().mean(1)[valid].mean(),
@@ -82,6 +109,7 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
         "eikonal": eikonal(out.gradient).mean(),
         "eikonal_random": eikonal(plain.sdf(points).gradient).mean(),
         "curvature": plain.sdf.finite_differences(out.position, out.sdf)[1].abs().mean(),
+        "points": (weight * zero_level(plain.sdf.value(position), width, 1 / 0.1)).mean(),
         "distortion": distortion(out.weights, out.t, graph.length, out.packed)[samples.kept].mean(),
     }
     expected = sum(now[name] * terms[name] for name in graph.terms)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nsr.losses import colour_huber, colour_l1, colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity
+from nsr.losses import colour_huber, colour_l1, colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity, zero_level
 
 
 def test_colour():
@@ -57,3 +57,17 @@ def test_eikonal_and_its_gradient_at_zero():
 def test_curvature_and_sparsity():
     assert curvature(torch.tensor([-2.0, 3.0])).tolist() == [2.0, 3.0]
     torch.testing.assert_close(sparsity(torch.tensor([0.0, -0.5]), 2.0), torch.tensor([1.0, math.exp(-1)]))
+
+
+def test_zero_level_is_a_parabola_then_a_line_then_lets_go():
+    sdf = torch.tensor([0.0, -0.01, 0.1, 0.5, -5.0], requires_grad=True)
+    width = torch.full((5,), 0.02)
+    torch.testing.assert_close(zero_level(sdf, width), torch.tensor([0.0, 0.0025, 0.09, 0.49, 4.99]))
+    terms = zero_level(sdf, width, 1 / 0.1)
+    torch.testing.assert_close(terms[3], torch.tensor(0.49 / 5.9))
+    terms.sum().backward()
+    assert sdf.grad.isfinite().all()
+    assert terms.max() < 0.1, "an outlier costs less than the cutoff"
+    # The pull falls with the square of the distance: 1 / (1 + h / cutoff)^2.
+    torch.testing.assert_close(sdf.grad[3:], torch.tensor([1 / 5.9**2, -1 / 50.9**2]))
+    torch.testing.assert_close(sdf.grad[1], torch.tensor(-0.5 / 1.025**2))

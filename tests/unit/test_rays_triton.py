@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nsr.conventions import MASK_BACKGROUND, MASK_IGNORE, MASK_OBJECT
-from nsr.kernels.points import points_in_ball, points_in_cells
+from nsr.kernels.points import points_in_ball, points_in_cells, points_of_table
 from nsr.kernels.rays import PixelTables, draw_rays
 from nsr.kernels.rays.philox import BALL_STREAM, CELL_STREAM, RAY_STREAM, philox, random_words, uniform
 from nsr.kernels.rays.reference import pixel_rays
@@ -195,9 +195,44 @@ def test_points_match_the_reference(seed):
     assert len(repeated.unique(dim=0)) == 300, "a cell named twice has two points"
 
 
+def table_of(points, facts):
+    """A table whose rows tell their number, and entries that name row r r + 1 times."""
+    rows = torch.arange(float(points), device=DEVICE)[:, None] + torch.arange(3 + facts, device=DEVICE) / 10
+    number = torch.arange(points, device=DEVICE)
+    return rows.contiguous(), torch.repeat_interleave(number, number + 1).int()
+
+
+@BOTH
+@pytest.mark.parametrize("facts", [0, 2])
+def test_points_of_a_table_are_drawn_by_their_entries(backend, facts):
+    table, entries = table_of(5, facts)
+    out = torch.empty(9000, 3, device=DEVICE)
+    found = points_of_table(out, table, entries, seed=7, step=at(3), backend=backend)
+    row = out[:, 0].round().long()
+    torch.testing.assert_close(torch.cat([out, found], 1), table[row])
+    torch.testing.assert_close(row.bincount().float() / 9000, torch.arange(1.0, 6, device=DEVICE) / 15, rtol=0, atol=0.02)
+    other = torch.empty_like(out)
+    points_of_table(other, table, entries, seed=7, step=at(4), backend=backend)
+    assert (other != out).any(1).float().mean() > 0.5, "another step draws others"
+
+
+@pytest.mark.parametrize("seed", [0, -3, 2**50])
+@pytest.mark.parametrize("points", [1, 6])
+def test_points_of_a_table_match_the_reference(seed, points):
+    table, entries = table_of(points, 2)
+    results = []
+    for backend in ("reference", "triton"):
+        out = torch.empty(300, 3, device=DEVICE)
+        results.append((out, points_of_table(out, table, entries, seed=seed, step=at(2), backend=backend)))
+    for slow, fast in zip(*results, strict=True):
+        assert torch.equal(slow, fast)
+
+
 @BOTH
 def test_no_points(backend):
     assert points_in_ball(torch.empty(0, 3, device=DEVICE), seed=0, step=at(0), backend=backend).shape == (0, 3)
+    facts = points_of_table(torch.empty(0, 3, device=DEVICE), *table_of(3, 2), seed=0, step=at(0), backend=backend)
+    assert facts.shape == (0, 2)
     nothing = torch.empty(0, dtype=torch.int32, device=DEVICE)
     assert points_in_cells(nothing, 4, seed=0, step=at(0), backend=backend).shape == (0, 3)
 
@@ -213,19 +248,26 @@ def test_what_does_not_fit_is_refused():
         points_in_ball(torch.empty(4, 3), seed=0, step=torch.tensor(1))
     with pytest.raises(ValueError, match="cells"):
         points_in_cells(torch.zeros(4), 4, seed=0, step=at(0))
+    table, entries = table_of(3, 2)
+    with pytest.raises(ValueError, match="table"):
+        points_of_table(torch.empty(4, 3), table.T, entries, seed=0, step=at(0))
+    with pytest.raises(ValueError, match="entries"):
+        points_of_table(torch.empty(4, 3), table, entries[:0], seed=0, step=at(0))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a CUDA GPU")
 def test_a_captured_graph_follows_the_step():
-    pixels, step = tables(), at(0)
+    pixels, step, known = tables(), at(0), table_of(9, 2)
     room = torch.empty(100, 3, device=DEVICE)
     cells = torch.arange(100, dtype=torch.int32, device=DEVICE)
 
     def run():
         rays = draw_rays(pixels, 256, seed=3, step=step, backend="triton")
         points_in_ball(room, seed=3, step=step, backend="triton")
-        return *rays, room, points_in_cells(cells, 8, seed=3, step=step, backend="triton")
+        drawn = torch.empty(100, 3, device=DEVICE)
+        facts = points_of_table(drawn, *known, seed=3, step=step, backend="triton")
+        return *rays, room, points_in_cells(cells, 8, seed=3, step=step, backend="triton"), drawn, facts
 
     run()
     graph = torch.cuda.CUDAGraph()

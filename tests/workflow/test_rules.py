@@ -13,7 +13,20 @@ from nsr.runs import list_runs
 from tests.workflow.checkout import HEADER, ROOT, ROWS, Checkout
 
 RULES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]}
-STAGES = {"sfm", "prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_mesh", "evaluate_views", "report", "check"}
+STAGES = {
+    "sfm",
+    "prepare",
+    "triangulate",
+    "train",
+    "mesh",
+    "tsdf",
+    "texture",
+    "render",
+    "evaluate_mesh",
+    "evaluate_views",
+    "report",
+    "check",
+}
 DIRECTIVES = ("input", "output", "log", "benchmark", "threads", "resources", "params", "shell")
 
 
@@ -87,6 +100,23 @@ def test_jobs_of_a_list(fresh: Checkout) -> None:
     measured = {("evaluate_mesh:mesh", "photographed"), ("evaluate_mesh:tsdf", "photographed")}
     views = {("render", "photographed"), ("evaluate_views", "photographed")}
     assert found == scenes | both | measured | views
+
+
+def test_points_are_triangulated_for_methods_that_train_with_them(fresh: Checkout) -> None:
+    """A method without the term neither asks for the stage nor waits for it, and shares the scene's points with no one."""
+    (fresh.root / "config/methods/pointed.yaml").write_text("train:\n  loss:\n    points: [[0, 1.0], [500, 0.0]]\n")
+    text = fresh.snakemake("-n", "--printshellcmds", "--config", "methods=[nsr,pointed]")
+    jobs = re.findall(r"^rule triangulate:\n    input: results/main/(\w+)/scene/scene.json$", text, re.MULTILINE)
+    assert sorted(jobs) == ["photographed", "posed"]
+    inputs = dict(re.findall(r"^rule train:\n    input: (.*)\n    output: results/main/(\w+/\w+)/model.pt", text, re.MULTILINE))
+    assert {run: "points.npz" in names for names, run in inputs.items()} == {
+        "photographed/nsr": False,
+        "posed/nsr": False,
+        "photographed/pointed": True,
+        "posed/pointed": True,
+    }
+    options = re.findall(r"scripts/train.py .*?--points (\S+) ", text)
+    assert sorted(options) == [f"results/main/{scene}/points/points.npz" for scene in ("photographed", "posed")]
 
 
 def test_commands_of_a_whole_run(finished: Checkout) -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from nsr.kernels.rays.philox import BALL_STREAM, CELL_STREAM, random_words, uniform
+from nsr.kernels.rays.philox import BALL_STREAM, CELL_STREAM, TABLE_STREAM, random_words, uniform
 
 # A uniform number may be 0, which has no logarithm.
 LEAST_UNIFORM = 2.0**-25
@@ -29,3 +29,11 @@ def points_in_cells(cells: Tensor, resolution: int, *, seed: int, step: Tensor) 
     shift = torch.stack([uniform(word) for word in random_words(seed, step, len(cells), stream=CELL_STREAM)[:3]], dim=1)
     corner = torch.stack([cells // resolution**2, cells // resolution % resolution, cells % resolution], dim=1)
     return ((corner + shift) * (2 / resolution) - 1).clamp(-1, 1)
+
+
+def points_of_table(out: Tensor, table: Tensor, entries: Tensor, *, seed: int, step: Tensor) -> Tensor:
+    """See `nsr.kernels.points.points_of_table`."""
+    word = random_words(seed, step, len(out), stream=TABLE_STREAM)[0]
+    drawn = table[entries[word % len(entries)].long()]
+    out.copy_(drawn[:, :3])
+    return drawn[:, 3:]

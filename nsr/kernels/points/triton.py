@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nsr.kernels.gpu import interpreted
 from nsr.kernels.points.reference import LEAST_UNIFORM
-from nsr.kernels.rays.philox import BALL_STREAM, CELL_STREAM
+from nsr.kernels.rays.philox import BALL_STREAM, CELL_STREAM, TABLE_STREAM
 from nsr.kernels.rays.triton_philox import random_words, uniform
 
 # The interpreter's time goes by operations, not by points.
@@ -37,6 +37,17 @@ def points_in_cells(cells: Tensor, resolution: int, *, seed: int, step: Tensor) 
     return out
 
 
+def points_of_table(out: Tensor, table: Tensor, entries: Tensor, *, seed: int, step: Tensor) -> Tensor:
+    """See `nsr.kernels.points.points_of_table`."""
+    more = table.shape[1] - 3
+    facts = torch.empty(len(out), more, device=out.device)
+    if len(out):
+        _of_table[(triton.cdiv(len(out), _BLOCK),)](
+            table, entries, out, facts, step, seed, len(entries), len(out), STREAM=TABLE_STREAM, MORE=more, BLOCK=_BLOCK
+        )
+    return facts
+
+
 @triton.jit(do_not_specialize=["seed"])
 def _in_ball(out_ptr, step_ptr, seed, count, STREAM: tl.constexpr, LEAST: tl.constexpr, TURN: tl.constexpr, BLOCK: tl.constexpr):
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -58,6 +69,22 @@ def _in_cells(cells_ptr, out_ptr, step_ptr, seed, count, G, stretch, STREAM: tl.
     y = ((cell // G % G).to(tl.float32) + uniform(ry)) * stretch - 1.0
     z = ((cell % G).to(tl.float32) + uniform(rz)) * stretch - 1.0
     _store_point(out_ptr, point, x, y, z, ok)
+
+
+@triton.jit(do_not_specialize=["seed", "entries"])
+def _of_table(
+    table_ptr, entries_ptr, out_ptr, facts_ptr, step_ptr, seed, entries, count,
+    STREAM: tl.constexpr, MORE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    ok = point < count
+    word, _, _, _ = random_words(seed, step_ptr, point, STREAM, 0)
+    row = tl.load(entries_ptr + (word % entries.to(tl.uint32)).to(tl.int32), mask=ok, other=0)
+    source = table_ptr + row * (3 + MORE)
+    for axis in tl.static_range(3):
+        tl.store(out_ptr + 3 * point + axis, tl.load(source + axis, mask=ok, other=0.0), mask=ok)
+    for fact in tl.static_range(MORE):
+        tl.store(facts_ptr + MORE * point + fact, tl.load(source + 3 + fact, mask=ok, other=0.0), mask=ok)
 
 
 @triton.jit

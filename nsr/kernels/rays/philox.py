@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # What numbers are for: last word of the counter, so that different uses never share a number.
-RAY_STREAM, BALL_STREAM, CELL_STREAM = 1, 2, 3
+RAY_STREAM, BALL_STREAM, CELL_STREAM, TABLE_STREAM = 1, 2, 3, 4
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _KEY_STEPS = 0x9E3779B9, 0xBB67AE85
 _LOW = 0xFFFFFFFF

@@ -11,6 +11,7 @@ from pathlib import Path
 BESIDE = {
     "sfm": ["sfm.json", "sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin"],
     "prepare": ["scene.json"],
+    "triangulate": ["points.npz", "points.json"],
     "train": ["model.pt", "train.json", "metrics.jsonl"],
     "render": ["render.json"],
     "texture": ["texture.json", *(f"textured.{suffix}" for suffix in ("glb", "obj", "mtl", "jpg", "ply"))],

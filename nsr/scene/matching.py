@@ -1,0 +1,182 @@
+"""Features of photographs and their matches where the cameras are known: near views, and within them near epipolar segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsr.config import TriangulateConfig
+from nsr.conventions import Array, camera_centres, pixel_rays, project
+from nsr.errors import DataError
+from nsr.scene.scene import Scene, View
+
+if TYPE_CHECKING:
+    import pycolmap
+
+_ROWS = 1024  # features compared at once, which bounds memory
+_MAX_DISTANCE = 0.7  # between descriptors of length 1, COLMAP's default
+_NEAR = 1e-2  # unit frame; a camera within the ball sees nothing nearer
+
+
+def extract(database: Path, scene: Scene, views: Sequence[View], config: TriangulateConfig, threads: int) -> dict[str, int]:
+    """SIFT features of the views into a new database, with the known cameras; image id by view name.
+
+    Raises:
+        DataError: a photograph cannot be read.
+    """
+    import pycolmap
+
+    names = [view.image.relative_to(scene.root).as_posix() for view in views]
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = "PINHOLE"
+    options = pycolmap.FeatureExtractionOptions()
+    options.num_threads, options.use_gpu, options.max_image_size = threads, False, config.max_image_size
+    options.sift.max_num_features, options.sift.first_octave = config.max_features, config.first_octave
+    options.sift.peak_threshold = config.peak_threshold
+    pycolmap.extract_features(
+        database,
+        scene.root,
+        image_names=names,
+        camera_mode=pycolmap.CameraMode.PER_IMAGE,
+        reader_options=reader,
+        extraction_options=options,
+        device=pycolmap.Device.cpu,
+    )
+    ids: dict[str, int] = {}
+    with pycolmap.Database.open(database) as opened:
+        images = {image.name: image for image in opened.read_all_images()}
+        for view, name in zip(views, names, strict=True):
+            if name not in images:
+                raise DataError(f"{view.image}: COLMAP found nothing to read in it; run prepare again")
+            camera = opened.read_camera(images[name].camera_id)
+            camera.params, camera.has_prior_focal_length = pinhole_params(view), True
+            opened.update_camera(camera)
+            ids[view.name] = images[name].image_id
+    return ids
+
+
+def pinhole_params(view: View) -> list[float]:
+    """Focal lengths and principal point of a view, COLMAP's order; a skew, which COLMAP's pinhole has not, is left out."""
+    return [float(view.K[0, 0]), float(view.K[1, 1]), float(view.K[0, 2]), float(view.K[1, 2])]
+
+
+def view_pairs(w2c: Array, neighbours: int, max_angle: float) -> list[tuple[int, int]]:
+    """Pairs (i < j) of views worth matching: each with its nearest by direction from the region's centre.
+
+    Args:
+        w2c: (V, 4, 4) unit frame, in which the region is the unit ball. neighbours: of a view.
+        max_angle: degrees between the directions to the two cameras.
+    """
+    towards = camera_centres(w2c)
+    towards = towards / np.linalg.norm(towards, axis=1, keepdims=True)
+    angle = np.degrees(np.arccos(np.clip(towards @ towards.T, -1, 1)))
+    np.fill_diagonal(angle, np.inf)
+    order = np.argsort(angle, axis=1, kind="stable")[:, :neighbours]
+    pairs = {(min(i, j), max(i, j)) for i, row in enumerate(order.tolist()) for j in row if angle[i, j] <= max_angle}
+    return sorted(pairs)
+
+
+class Features(NamedTuple):
+    """Features of a view whose lines of sight meet the unit ball.
+
+    Attributes:
+        row: (N,) of the database's list. place: (N, 2) px. near, far: (N, 3) ends of their chords of the ball, unit frame.
+        descriptor: (N, 128) float32 of length 1.
+    """
+
+    row: NDArray[np.int64]
+    place: Array
+    near: Array
+    far: Array
+    descriptor: NDArray[np.float32]
+
+
+def match(
+    database: Path, scene: Scene, views: Sequence[View], ids: dict[str, int], config: TriangulateConfig, threads: int
+) -> tuple[int, int]:
+    """Match the features of near views, and write the matches as verified; numbers of pairs and matches."""
+    import pycolmap
+
+    w2c = scene.unit_w2c(views)
+    pairs = view_pairs(w2c, config.neighbours, config.max_pair_angle)
+    with pycolmap.Database.open(database) as opened:
+        features = [_features(opened, ids[view.name], view, pose) for view, pose in zip(views, w2c, strict=True)]
+
+        def work(pair: tuple[int, int]) -> NDArray[np.uint32]:
+            one, two = features[pair[0]], features[pair[1]]
+            forward = band_matches(one, two, views[pair[1]].K, w2c[pair[1]], config)
+            back = band_matches(two, one, views[pair[0]].K, w2c[pair[0]], config)
+            mine = np.flatnonzero(forward >= 0)
+            mutual = mine[back[forward[mine]] == mine]
+            return np.stack([one.row[mutual], two.row[forward[mutual]]], axis=1).astype(np.uint32)
+
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            found = list(pool.map(work, pairs))
+        for (i, j), matches in zip(pairs, found, strict=True):
+            geometry = pycolmap.TwoViewGeometry()
+            geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+            geometry.inlier_matches = matches
+            one, two = ids[views[i].name], ids[views[j].name]
+            opened.write_matches(one, two, matches)
+            opened.write_two_view_geometry(one, two, geometry)
+    return len(pairs), sum(map(len, found))
+
+
+def band_matches(one: Features, two: Features, K: Array, w2c: Array, config: TriangulateConfig) -> NDArray[np.int64]:
+    """For each feature of a view the best one (N,) of another where it may lie, -1 for none or an ambiguous one.
+
+    A point of the ball on a line of sight lies on a chord, which the other view sees as a segment of the epipolar line:
+    only features within `max_epipolar` px of it are compared, so that the ratio test (Lowe 2004) is between few.
+
+    Args:
+        K: (3, 3), w2c: (4, 4) unit frame, of the other view.
+    """
+    best = np.full(len(one.row), -1, dtype=np.int64)
+    if not len(two.row):
+        return best
+    start, front = project(K, w2c, one.near)
+    end, behind = project(K, w2c, one.far)
+    along = end - start
+    length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    along = along / length
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    usable = np.flatnonzero((front > 0) & (behind > 0))
+    reach = config.max_epipolar
+    # Lines as rows of (a, b, c), features as columns (x, y, 1): products of float32 matrices, exact to 0.001 px.
+    lines = [
+        np.concatenate([normal, -(normal * start).sum(1, keepdims=True)], axis=1, dtype=np.float32) for normal in (across, along)
+    ]
+    places = np.concatenate([two.place, np.ones((len(two.place), 1))], axis=1, dtype=np.float32).T
+    for rows in np.array_split(usable, -(-len(usable) // _ROWS)) if len(usable) else ():
+        offset, ahead = (line[rows] @ places for line in lines)
+        near = (np.abs(offset) <= reach) & (ahead >= -reach) & (ahead <= (length[rows] + reach).astype(np.float32))
+        likeness = np.where(near, one.descriptor[rows] @ two.descriptor.T, np.float32(-1))
+        first = likeness.argmax(1)
+        index = np.arange(len(rows))
+        top = likeness[index, first]
+        likeness[index, first] = -1.0
+        # Of unit vectors: |a - b|^2 = 2 - 2 a.b; what rounding leaves of equal ones must not decide.
+        distance, next_one = (np.sqrt(np.maximum(2 - 2 * value, 1e-5)) for value in (top, likeness.max(1)))
+        good = (top > 0) & (distance <= _MAX_DISTANCE) & (distance <= config.max_ratio * next_one)
+        best[rows[good]] = first[good]
+    return best
+
+
+def _features(database: pycolmap.Database, image: int, view: View, w2c: Array) -> Features:
+    """See `Features`; all of them in the unit frame, with w2c (4, 4) of the view there."""
+    place = np.asarray(database.read_keypoints(image))[:, :2].astype(np.float64)
+    descriptor = np.asarray(database.read_descriptors(image).data, dtype=np.float32)
+    origin, direction = pixel_rays(view.K, w2c, place)
+    middle = -(origin * direction).sum(-1)
+    half = 1 - (origin * origin).sum(-1) + middle**2  # squared half chord
+    row = np.flatnonzero((half > 0) & (middle + np.sqrt(np.maximum(half, 0)) > 0))
+    origin, direction, middle, half = origin[row], direction[row], middle[row, None], np.sqrt(half[row, None])
+    near = origin + np.maximum(middle - half, _NEAR) * direction
+    descriptor = descriptor[row]
+    descriptor /= np.maximum(np.linalg.norm(descriptor, axis=1, keepdims=True), 1e-9)
+    return Features(row, place[row], near, origin + (middle + half) * direction, descriptor)
