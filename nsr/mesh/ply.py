@@ -31,7 +31,7 @@ def check_ply(path: Path) -> None:
             raise ValueError("no header")
         needed = _needed([line.split() for line in head.decode("ascii", "replace").splitlines()])
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise DataError(f"{path}: not a readable PLY file ({error}); export it again") from error
+        raise DataError(f"{path}: not a readable mesh (PLY: {error}); export it again") from error
     if needed > size:
         raise DataError(f"{path}: announces at least {needed} bytes and has {size}; copy or export it again")
 

@@ -54,7 +54,7 @@ SCENE_CASES = {
     "photo cut": (lambda s: cut(s / "images/view01.png"), ("view01.png", "truncated", "copy the file again")),
     "points cut": (
         lambda s: ((s / "points.npz").write_bytes(b"PK\3\4cut"), broken_scene(s, lambda d: d.update(points="points.npz"))),
-        ("scene.json", "not a scene file", "run prepare again"),
+        ("points.npz", "not a readable .npz file", "make it again"),
     ),
 }
 
