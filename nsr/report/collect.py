@@ -15,7 +15,6 @@ from nsr.runs import list_runs
 from nsr.scene.scene import SCENE_FILE, Scene, load_scene
 
 SURFACES = ("mesh", "tsdf")
-SCENE_STAGES = ("sfm", "prepare")
 _LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d (WARNING|ERROR|CRITICAL) (.*)$")
 _LOG_TAIL = 1 << 20  # bytes read from the end of a log
 

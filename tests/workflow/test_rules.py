@@ -10,23 +10,10 @@ from pathlib import Path
 import pytest
 
 from nsr.runs import list_runs
+from tests.source_tree import STAGES
 from tests.workflow.checkout import HEADER, ROOT, ROWS, Checkout
 
 RULES = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]}
-STAGES = {
-    "sfm",
-    "prepare",
-    "triangulate",
-    "train",
-    "mesh",
-    "tsdf",
-    "texture",
-    "render",
-    "evaluate_mesh",
-    "evaluate_views",
-    "report",
-    "check",
-}
 DIRECTIVES = ("input", "output", "log", "benchmark", "threads", "resources", "params", "shell")
 
 
@@ -37,7 +24,7 @@ def blocks() -> dict[str, str]:
 
 
 def test_rules_are_the_stages() -> None:
-    assert set(blocks()) == STAGES | {"all"}
+    assert set(blocks()) == {*STAGES, "all"}
 
 
 @pytest.mark.parametrize("rule", sorted(STAGES))
