@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from nsr.kernels.gpu import interpreted
+from nsr.log import get_logger
 
 
 def compile_ahead(rehearsal: Callable[[], None], device: torch.device) -> int:
@@ -31,6 +32,9 @@ def compile_ahead(rehearsal: Callable[[], None], device: torch.device) -> int:
     """
     if interpreted():
         return 0
+    from triton import CompilationError
+
+    wanted: list[tuple[Any, str]] = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=_enter, initargs=(_current(device),)) as pool:
         waiting: dict[str, Future[None]] = {}
 
@@ -40,14 +44,23 @@ def compile_ahead(rehearsal: Callable[[], None], device: torch.device) -> int:
                 return False
             data = facts["compile"]["specialization_data"]
             if data not in waiting:
-                waiting[data] = pool.submit(_compile, facts["fn"].jit_function, data, device)
+                wanted.append((facts["fn"].jit_function, data))
+                waiting[data] = pool.submit(_compile, *wanted[-1], device)
             return True
 
         with _nothing_launched(ask):
             rehearsal()
-        for kernel in waiting.values():
-            kernel.result()
-    return len(waiting)
+        failed = [error for future in waiting.values() if (error := future.exception()) is not None]
+    for error in failed:
+        if not isinstance(error, CompilationError):
+            raise error
+    # Seen once in hundreds of runs: Triton's front end refused a kernel among threads and took it a moment later. A kernel
+    # that is really wrong fails again here.
+    for (kernel, data), future in zip(wanted, waiting.values(), strict=True):
+        if future.exception() is not None:
+            get_logger().warning("compiling %s again, alone, after: %s", kernel.fn.__name__, future.exception())
+            _compile(kernel, data, device)
+    return len(wanted)
 
 
 _THREAD = threading.local()

@@ -91,9 +91,44 @@ def compiled():
     return {"counts": counts, "untouched": bool((out == 1).all()), "binary": len(kernel.asm["cubin"])}
 
 
+def compiled_after_a_failure():
+    """Compilations of a kernel that Triton refuses the first time, and of one that it always refuses."""
+    from triton import CompilationError
+    from triton.runtime.jit import JITFunction
+
+    from nsr.kernels.points import points_in_ball
+
+    step, tries, preload = torch.zeros(1, dtype=torch.int32), [], JITFunction.preload
+
+    def refusing(times):
+        def again(kernel, data):
+            tries.append(kernel)
+            if len(tries) <= times:
+                raise CompilationError("source", None, "injected")
+            return preload(kernel, data)
+
+        return again
+
+    found = []
+    for times, count in ((1, 63), (9, 1)):  # sizes that Triton specialises apart
+        tries.clear()
+        JITFunction.preload = refusing(times)
+        try:
+            compile_ahead(lambda size=count: points_in_ball(torch.ones(size, 3), seed=1, step=step, backend="triton"), CPU)
+            found.append([len(tries), ""])
+        except CompilationError as error:
+            found.append([len(tries), str(error)])
+        finally:
+            JITFunction.preload = preload
+    return found
+
+
 if __name__ == "__main__":
     stand_in()
     from nsr.scene.scene import load_scene
 
     read = load_scene(Path(sys.argv[1]))
-    json.dump({**{kind: rehearsed(read, kind) for kind in sys.argv[2:]}, "compiled": compiled()}, sys.stdout)
+    json.dump(
+        {**{kind: rehearsed(read, kind) for kind in sys.argv[2:]}, "compiled": compiled(), "refused": compiled_after_a_failure()},
+        sys.stdout,
+    )

@@ -62,6 +62,12 @@ def test_kernels_are_compiled_once_and_not_launched(hopper):
     assert found["untouched"] and found["binary"] > 1000
 
 
+def test_a_kernel_that_triton_refuses_once_is_compiled_again(hopper):
+    once, always = hopper["refused"]
+    assert once == [2, ""]
+    assert always[0] == 2 and "injected" in always[1]
+
+
 def test_nothing_to_compile_under_the_interpreter():
     def rehearsal():
         raise AssertionError("not needed")
