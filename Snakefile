@@ -3,6 +3,7 @@
 snakemake --cores 8           run everything that is missing or out of date
 snakemake -n                  say what would run, and why
 snakemake --list-rules        the stages
+snakemake ablation            train the variants of config/ablation.yaml over several seeds and compare them
 snakemake --report run.zip    what ran, with the report inside, for reading elsewhere
 """
 
@@ -23,6 +24,7 @@ include: "rules/train.smk"
 include: "rules/mesh.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/ablation.smk"
 
 
 localrules:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
+from nsr.ablation import PREFIX, read_ablation
 from nsr.config import Config, resolve
 from nsr.config_overrides import override
 from nsr.config_schema import row_schema, workflow_schema
@@ -22,7 +23,7 @@ Format = Literal["photos", "colmap", "neus", "blender", "nerfstudio"]
 FORMATS: tuple[str, ...] = get_args(Format)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Folders of a scene beside which the methods' folders lie.
-RESERVED_METHODS = ("scene", "sfm")
+RESERVED_METHODS = ("scene", "sfm", "points")
 # The sections that a method may set; the others belong to the scene, which all methods share.
 METHOD_SECTIONS = ("model", "train", "mesh", "tsdf", "texture", "render", "evaluate")
 _REGIONS = ("auto", "format", "masks", "points", "cameras")
@@ -59,6 +60,7 @@ class WorkflowConfig:
     results: str = "results"  # folder of results
     report: str = "report"  # folder of the report
     logs: str = "logs"  # folder of logs and benchmarks
+    ablation: str = "config/ablation.yaml"  # variants of a preset that `snakemake ablation` compares
     golden: str = ""  # table of ranges that results must keep, e.g. config/golden.tsv; empty: none are checked
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto takes a GPU where there is one
     gpu_price: float = 0.0  # price of one GPU for an hour, any currency, for the report's column of costs; 0: no such column
@@ -158,8 +160,7 @@ def resolve_scene(row: SceneRow, workflow: WorkflowConfig, method: str | None) -
     Raises:
         ConfigError: as `nsr.config.resolve`.
     """
-    layers: tuple[str | Path, ...] = () if method is None else (method_file(method),)
-    return _with_overrides((*layers, json.dumps(workflow.settings)), row.overrides)
+    return _with_overrides((*_method_layers(workflow, method), json.dumps(workflow.settings)), row.overrides)
 
 
 def source_files(row: SceneRow, masks: bool = True) -> list[str]:
@@ -222,6 +223,21 @@ def _with_overrides(layers: tuple[str | Path, ...], overrides: str) -> Config:
     return override(_resolved(layers, stamps), given, lambda: resolve(_layers(layers), given))
 
 
+def _method_layers(workflow: WorkflowConfig, method: str | None) -> tuple[str | Path, ...]:
+    if method is None:
+        return ()
+    if not method.startswith(PREFIX):
+        return (method_file(method),)
+    ablation = read_ablation(Path(workflow.ablation))
+    _check_method(ablation.base)
+    settings = ablation.settings(method)
+    if foreign := set(settings) - set(METHOD_SECTIONS):
+        raise ConfigError(
+            f"{workflow.ablation}: '{min(foreign)}' belongs to the scene; a variant sets {', '.join(METHOD_SECTIONS)}"
+        )
+    return method_file(ablation.base), json.dumps(settings)
+
+
 def _layers(layers: tuple[str | Path, ...]) -> list[Mapping[str, Any] | Path]:
     return [layer if isinstance(layer, Path) else json.loads(layer) for layer in layers]
 
@@ -245,9 +261,9 @@ def _typed(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, A
 
 
 def _check_method(method: str) -> None:
-    if not NAME.fullmatch(method) or method in RESERVED_METHODS:
+    if not NAME.fullmatch(method) or method in RESERVED_METHODS or method.startswith(PREFIX):
         raise ConfigError(
-            f"config: '{method}' cannot name a method; scene and sfm are taken, and a name is letters, digits, '_-.'"
+            f"config: '{method}' cannot name a method; scene, sfm, points and {PREFIX}... are taken, and a name is letters, digits, '_-.'"
         )
     path = method_file(method)
     if not path.is_file():

@@ -17,7 +17,7 @@ from snakemake.utils import validate
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from nsr import digest, manifest
+from nsr import ablation, digest, manifest
 from nsr.config import ever_positive, section
 from nsr.errors import ConfigError
 from nsr.provenance import hash_files, hash_json
@@ -62,7 +62,7 @@ RUN_LOG = DATA_LOG + "/{method}"
 wildcard_constraints:
     dataset="|".join(sorted({re.escape(row.dataset) for row in SCENES.values()})),
     scene="|".join(sorted({re.escape(row.scene) for row in SCENES.values()})),
-    method="|".join(re.escape(method) for method in SETUP.methods),
+    method="|".join([*(re.escape(method) for method in SETUP.methods), ablation.PATTERN]),
     kind="mesh|tsdf",
 
 
@@ -245,6 +245,26 @@ def run_results(wildcards):
             files += [f"{folder}/evaluate/{kind}.json" for kind in ("mesh", "tsdf")]
         if holds_out(row.name, run["method"]):
             files += [f"{folder}/render/render.json", f"{folder}/evaluate/views.json"]
+    return files
+
+
+def ablation_list(wildcards):
+    """The runs of the ablation in the short form of `nsr.runs`."""
+    try:
+        names = ablation.read_ablation(Path(SETUP.ablation)).runs()
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+    return json.dumps({"results": RESULTS, "methods": names, "scenes": list(SCENES)})
+
+
+def ablation_results(wildcards):
+    """What the table of the ablation is made from."""
+    files = []
+    for run in list_runs(json.loads(ablation_list(wildcards))):
+        row, folder = SCENES[f"{run['dataset']}/{run['scene']}"], run["folder"]
+        files.append(f"{folder}/train.json")
+        files += [f"{folder}/evaluate/mesh.json"] if row.ground_truth else []
+        files += [f"{folder}/evaluate/views.json"] if holds_out(row.name, run["method"]) else []
     return files
 
 

@@ -24,6 +24,7 @@ STAGES = (
     "evaluate_views",
     "report",
     "check",
+    "ablation",
 )
 _OURS = ("Snakefile", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "environment.yml")
 _OUR_FOLDERS = ("nsr", "scripts", "rules", "config", "tests", "docs", "examples", "benchmarks", ".ci")

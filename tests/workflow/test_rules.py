@@ -187,3 +187,18 @@ def test_demo_and_short_demo_select_the_examples(tmp_path: Path) -> None:
         outputs = re.findall(r"^    (?:output|log|benchmark): (.*)", text, re.MULTILINE)
         assert len(outputs) > 30
         assert all(part.startswith(f"{place}/") for line in outputs for part in line.split(", "))
+
+
+def test_an_ablation_runs_every_variant_with_every_seed_and_nothing_else(fresh: Checkout) -> None:
+    (fresh.root / "config/ablation.yaml").write_text(
+        "base: nsr\nseeds: [4, 5]\nvariants:\n  one: {}\n  two: {train: {loss: {points: 1.0}}}\n"
+    )
+    text = fresh.snakemake("-n", "--printshellcmds", "ablation")
+    trained = re.findall(r"scripts/train.py --scene results/main/(\w+)/scene .*?--out (\S+) ", text)
+    names = [f"ablation.{variant}.seed{seed}" for variant in ("one", "two") for seed in (4, 5)]
+    assert sorted(trained) == sorted((s, f"results/main/{s}/{name}") for s in ("photographed", "posed") for name in names)
+    assert re.findall(r'scripts/train.py .*?ablation.two.seed4 .*?"seed": (\d+)', text) == ["4", "4"]
+    assert len(re.findall(r"^rule evaluate_mesh:", text, re.MULTILINE)) == 4
+    assert "rule report:" not in text and "rule texture:" not in text and "/nsr/" not in text
+    wrong = fresh.snakemake("-n", "ablation", "--config", "ablation=none.yaml", check=False)
+    assert "none.yaml: cannot be read" in wrong
