@@ -15,7 +15,7 @@ from nsr.train.loop import Trainer
 from nsr.train.patch import load_patches, patch_term
 from nsr.train.points import SurfacePoints
 from nsr.train.schedule import inverse_cutoff, schedule_value
-from tests.unit.graph_settings import DEVICE, ancestors, pixel_store, tiny_config
+from tests.unit.graph_settings import DEVICE, ancestors, patches, pixel_store, tiny_config
 from tests.unit.training_scene import sphere_scene
 
 
@@ -37,12 +37,6 @@ def known_points(config):
 def known_points_alone(config):
     config.train.random_points = 0
     return known_points(config)
-
-
-def patches(config):
-    config.train.loss.patch, config.train.patch.size, config.train.patch.sources = [[0, 0.0], [2, 0.5]], 5, 3
-    config.train.patch.rays = 14
-    return config
 
 
 def surface_points():

@@ -99,8 +99,7 @@ def test_derivative_is_the_difference_quotient():
         assert pulled[row] == pytest.approx((sums[0] - sums[1]) / 2e-6, rel=1e-3)
 
 
-@pytest.mark.parametrize("count", [5, 1, 3])
-@pytest.mark.parametrize("size", [7, 11])
+@pytest.mark.parametrize(("count", "size"), [(5, 7), (1, 11), (3, 11)])
 def test_kernel_matches_the_reference(count, size):
     sources = [[other for other in range(6) if other != view][: count - 1] + [-1] for view in range(6)]
     sources = sources if count > 1 else [[(view + 1) % 6] for view in range(6)]
