@@ -46,10 +46,10 @@ def patch_loss(
     `A (q + (c - c_source) (n . q) / (t* n . d))` is the pixel's place in the source, up to scale.
 
     A ray has no loss if its first sample is inside already, nothing follows on the last one outside within 1.5 steps, the
-    distance falls by less than 0.1 a length there, the normal is within 11.5 degrees of a right angle to the ray or
-    turned away, or the patch leaves the photograph. A source is left out under such an angle, where the patch leaves its
-    photograph, where grey levels deviate by less than 2 of 255 from their mean in either, and where 1 - NCC is 0.9 or more,
-    which means that something else is seen there.
+    distance falls by less than 0.1 a length there, the normal is 69.5 degrees or more off the way back along the ray, or the
+    patch leaves the photograph. A source is left out under such an angle, where the patch leaves its photograph, where grey
+    levels deviate by less than 2 of 255 from their mean in either, and where 1 - NCC is 0.9 or more, which means that
+    something else is seen there.
 
     Args:
         sdf, t: (N,) of the samples, near to far within each ray. gradient: (N, 3), any strides.

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# |cosine| of a plane and a line of sight below which a patch is too distorted to be compared.
-GRAZING = 0.2
+# Cosine of normal and line of sight under which a patch is not compared: curved surfaces end behind its plane, at a contour.
+GRAZING = 0.35
 # Fall of the distance along the ray per length below which a crossing is not located well enough.
 LEAST_SLOPE = 0.1
 # Standard deviation of a patch below which its correlation is that of noise, of 255 grey levels.
