@@ -31,8 +31,8 @@ def ancestors(config, *, hidden=32):
 
 
 def patches(config):
-    """Patches of all but two of the rays."""
-    config.train.loss.patch, config.train.patch.size, config.train.patch.sources = [[0, 0.0], [2, 0.5]], 5, 3
+    """Patches of all but two of the rays, with a weight that rules the gradients."""
+    config.train.loss.patch, config.train.patch.size, config.train.patch.sources = [[0, 0.0], [2, 5.0]], 5, 3
     config.train.patch.rays = 14
     return config
 
