@@ -116,7 +116,19 @@ class LossConfig:
     opaque: Schedule = 0.0
     distortion: Schedule = 0.0
     points: Schedule = 0.0  # signed distance 0 at the scene's sparse points; needs the stage triangulate
+    patch: Schedule = 0.0  # 1 - NCC of patches between photographs, where rays cross the zero level; see PatchConfig
     points_cutoff: Schedule = 0.0  # unit-frame length beyond which a point counts as an outlier more and more; 0: never
+
+
+@dataclass
+class PatchConfig:
+    """Patches of loss.patch."""
+
+    rays: int = 1024  # of a step's rays at most
+    size: int = 11  # px of a side, odd
+    spacing: int = 1  # px between neighbours of a patch
+    sources: int = 8  # views that a view's patches are compared with
+    best: int = 4  # of them count, those that fit best
 
 
 @dataclass
@@ -160,6 +172,7 @@ class TrainConfig:
     anneal_steps: int = 20000  # steps until the NeuS cosine is the true one
     march: MarchConfig = field(default_factory=MarchConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    patch: PatchConfig = field(default_factory=PatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     checkpoint_every: int = 1000  # steps

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import Any
 
-from nsr.config import Config, MetricConfig, Schedule
+from nsr.config import Config, MetricConfig, PatchConfig, Schedule
 from nsr.errors import ConfigError
 
 # What stages divide by or count with.
@@ -39,6 +39,10 @@ _POSITIVE = (
     "train.start_rays",
     "train.max_rays",
     "train.sparse_points",
+    "train.patch.rays",
+    "train.patch.spacing",
+    "train.patch.sources",
+    "train.patch.best",
     "train.march.steps",
     "train.march.grid_resolution",
     "train.march.grid_every",
@@ -80,6 +84,7 @@ _NOT_NEGATIVE = (
     "texture.metres",
 )
 MAX_TEXTURE = 16384  # texels per side
+MAX_PATCH, MAX_SOURCES = 21, 16  # pixels that a GPU's program holds at once
 _VIEW_DEGREES = ("model.radiance.view_degree", "model.background.view_degree")
 _SHARES = ("sfm.min_registered", "prepare.alpha_background", "tsdf.min_opacity")
 
@@ -99,10 +104,18 @@ def check_config(config: Config) -> None:
         raise ConfigError("evaluate.dtu_culls: must name at least one mask cull in pixels, -1 for none")
     if config.triangulate.min_track < 2:
         raise ConfigError(f"triangulate.min_track: {config.triangulate.min_track} must be at least 2, what a point needs")
+    _check_patch(config.train.patch)
     _check_backend(config)
     _check_box(config.mesh.box)
     _check_metric(config.mesh.metric)
     _check_texture(config)
+
+
+def _check_patch(patch: PatchConfig) -> None:
+    if not 3 <= patch.size <= MAX_PATCH or patch.size % 2 == 0:
+        raise ConfigError(f"train.patch.size: {patch.size} must be an odd number of pixels from 3 to {MAX_PATCH}")
+    if patch.sources > MAX_SOURCES:
+        raise ConfigError(f"train.patch.sources: {patch.sources} must be at most {MAX_SOURCES}")
 
 
 def _check_box(box: tuple[float, ...]) -> None:

@@ -17,7 +17,8 @@ from nsr.scene.spill import Spill
 
 class RayBatch(NamedTuple):
     """R rays: `origin`, `direction` (R, 3) unit frame, direction of length 1; `colour` (R, 3) in [0, 1]; `mask` (R,) in {0, 1},
-    1 everywhere without masks; `valid` (R,) bool, False where the mask says ignore; `view` (R,) index of the photograph."""
+    1 everywhere without masks; `valid` (R,) bool, False where the mask says ignore; `view` (R,) index of the photograph; `column`,
+    `row` (R,) the pixel."""
 
     origin: Tensor
     direction: Tensor
@@ -25,6 +26,8 @@ class RayBatch(NamedTuple):
     mask: Tensor
     valid: Tensor
     view: Tensor
+    column: Tensor
+    row: Tensor
 
 
 class PixelStore:
@@ -93,7 +96,7 @@ class PixelStore:
 
     def rays(self, view: Tensor, column: Tensor, row: Tensor) -> RayBatch:
         """Rays through the centres of the given pixels: three (R,) int64 tensors."""
-        return RayBatch(*pixel_rays(self.tables, view, column, row), view)
+        return RayBatch(*pixel_rays(self.tables, view, column, row), view, column, row)
 
 
 def _joined(parts: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], device: torch.device, spill: Spill | None) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from nsr.config import ModelConfig, TrainConfig, ever_positive
 from nsr.errors import DataError
+from nsr.kernels.patch import PatchTables
 from nsr.log import get_logger
 from nsr.provenance import hash_files, hash_json
 from nsr.sampling.pixels import PixelStore
@@ -17,6 +18,7 @@ from nsr.scene.images import each_view_image, each_view_mask
 from nsr.scene.masks import require_masks
 from nsr.scene.scene import Scene, View
 from nsr.scene.spill import Spill
+from nsr.train.patch import hash_sources, load_patches
 from nsr.train.points import SurfacePoints, hash_points, load_surface_points
 
 
@@ -26,7 +28,8 @@ class TrainingData:
 
     Attributes:
         store: pixels of the training views. names: of these views. masked: whether masks are used.
-        digest: hash of images, masks, cameras, similarity and points. points: of the surface, None if unused.
+        digest: hash of images, masks, cameras, similarity, points and patches' sources. points: of the surface, None if unused.
+        patches: what patches are compared with, None if unused.
     """
 
     store: PixelStore
@@ -34,6 +37,7 @@ class TrainingData:
     masked: bool
     digest: str
     points: SurfacePoints | None = None
+    patches: PatchTables | None = None
 
 
 def load_training_data(
@@ -68,7 +72,10 @@ def load_training_data(
     digest = _digest(scene, views, masked)
     if points is not None:
         digest = hash_json([digest, hash_points(points)])
-    return TrainingData(store, tuple(view.name for view in views), masked, digest, points)
+    patches = load_patches(scene, views, store, train.patch, spill) if ever_positive(train.loss.patch) else None
+    if patches is not None:
+        digest = hash_json([digest, hash_sources(patches)])
+    return TrainingData(store, tuple(view.name for view in views), masked, digest, points, patches)
 
 
 def decide_masks(scene: Scene, policy: Literal["auto", "required", "never"]) -> bool:

@@ -23,6 +23,7 @@ from nsr.kernels.march import PaddedSamples, march_padded, pack_occupancy
 from nsr.kernels.neus import RaySums, neus_composite
 from nsr.kernels.neus.alpha import cell_visibility
 from nsr.kernels.packed import Packed
+from nsr.kernels.patch import PatchTables
 from nsr.kernels.points import points_in_ball, points_in_cells, points_of_table
 from nsr.kernels.rays import DrawnRays, draw_rays
 from nsr.kernels.sdf import SdfOutput
@@ -30,11 +31,14 @@ from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entr
 from nsr.rendering.volume import plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
+from nsr.train.patch import patch_term
 from nsr.train.points import SurfacePoints
 from nsr.train.schedule import tabulated
-from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
+from nsr.train.step import COLOUR_TERMS, POINT_CHUNK, masked_mean
 
-_TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion", "points")
+_TERMS = (
+    "colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion", "points", "patch",
+)  # fmt: skip
 _EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
 # Opacity from which on what is behind a ray is not looked at: it changes the colour by less than half a grey level, and its
 # gradient, which is proportional to what the ray lets pass, is as small.
@@ -59,16 +63,17 @@ class GraphTrainer:
 
     def __init__(
         self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device,
-        *, known: SurfacePoints | None = None,
+        *, known: SurfacePoints | None = None, patches: PatchTables | None = None,
     ):  # fmt: skip
         self.model, self.occupancy, self.config, self.device = model, occupancy, config, device
         self.pixels = store.tables
         impossible = {"mask"} if store.masks is None else set()
         impossible |= set() if config.random_points else {"eikonal_random", "sparsity"}
         impossible |= {"points"} if known is None else set()
+        impossible |= {"patch"} if patches is None else set()
         self.terms = tuple(name for name in _TERMS if ever_positive(getattr(config.loss, name)) and name not in impossible)
         self.random = config.random_points if {"eikonal_random", "sparsity"} & set(self.terms) else 0
-        self.known, sparse = known, config.sparse_points if "points" in self.terms else 0
+        self.known, self.patches, sparse = known, patches, config.sparse_points if "points" in self.terms else 0
         self.points = self.random + sparse
         self.length = step_length(config.march.steps)
         self.samples, self.rays = config.samples, config.max_rays
@@ -88,11 +93,8 @@ class GraphTrainer:
     def _tabulate(self) -> None:
         self.names, values = tabulated(self.config, self.model.config, self.terms)
         self.schedule = torch.tensor(values, dtype=torch.float32, device=self.device)
-        self.levels = torch.tensor(
-            [active_levels(self.model.config.encoding, k) for k in range(self.config.steps)],
-            dtype=torch.int32,
-            device=self.device,
-        )
+        levels = [active_levels(self.model.config.encoding, k) for k in range(self.config.steps)]
+        self.levels = torch.tensor(levels, dtype=torch.int32, device=self.device)
 
     def _make_optimizer(self) -> None:
         optim, model = self.config.optim, self.model
@@ -240,8 +242,9 @@ class GraphTrainer:
         colour = model.radiance.shade(
             samples.position, out.features, out.gradient, rays.direction, samples.ray, samples.total
         )  # fmt: skip
+        packed = Packed(samples.ray, samples.starts, samples.counts)
         sums = neus_composite(
-            out.sdf, out.gradient, colour, samples.t, rays.direction, Packed(samples.ray, samples.starts, samples.counts),
+            out.sdf, out.gradient, colour, samples.t, rays.direction, packed,
             sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length, backend="triton",
         )  # fmt: skip
         valid = rays.valid & samples.kept
@@ -249,12 +252,15 @@ class GraphTrainer:
         terms = self._ray_terms(rendered, target, rays, sums, valid)
         terms |= self._sample_terms(out, sums, samples, now)
         if laplacian is not None:
-            terms["curvature"] = _masked_mean(curvature(laplacian), self._in_use(samples))
+            terms["curvature"] = masked_mean(curvature(laplacian), self._in_use(samples))
+        if self.patches is not None and "patch" in self.terms:
+            found = (out.sdf, out.gradient, samples.t, packed, rays, self.patches)
+            terms["patch"] = patch_term(*found, config=self.config.patch, step=self.length, backend="triton")
         loss = torch.stack([now[name] * terms[name] for name in self.terms]).sum()
         facts = {name.removesuffix("_weight"): value.detach() for name, value in terms.items()}
         facts |= {
             "loss": loss.detach(),
-            "mse": _masked_mean(colour_mse(rendered.detach(), target), valid),
+            "mse": masked_mean(colour_mse(rendered.detach(), target), valid),
             "rays": samples.kept.sum(),
             "samples": samples.total[0] - self.points,
             "wanted": samples.wanted[0],
@@ -295,11 +301,11 @@ class GraphTrainer:
         return torch.where(wanted[:, None], packed.index_select(0, mine), 0.0)
 
     def _ray_terms(self, rendered: Tensor, target: Tensor, rays: DrawnRays, sums: RaySums, valid: Tensor) -> dict[str, Tensor]:
-        terms = {"colour_weight": _masked_mean(COLOUR_TERMS[self.config.loss.colour](rendered, target), valid)}
+        terms = {"colour_weight": masked_mean(COLOUR_TERMS[self.config.loss.colour](rendered, target), valid)}
         if "mask" in self.terms:
-            terms["mask"] = _masked_mean(mask_entropy(sums.opacity, rays.mask), valid)
+            terms["mask"] = masked_mean(mask_entropy(sums.opacity, rays.mask), valid)
         if "opaque" in self.terms:
-            terms["opaque"] = _masked_mean(opaque_entropy(sums.opacity), valid)
+            terms["opaque"] = masked_mean(opaque_entropy(sums.opacity), valid)
         return terms
 
     def _sample_terms(self, out: SdfOutput, sums: RaySums, samples: PaddedSamples, now: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -311,7 +317,7 @@ class GraphTrainer:
         if "sparsity" in self.terms:
             terms["sparsity"] = sparsity(out.sdf[: self.random], self.config.loss.sparsity_scale).mean()
         if "distortion" in self.terms:
-            terms["distortion"] = _masked_mean(sums.distortion, samples.kept)
+            terms["distortion"] = masked_mean(sums.distortion, samples.kept)
         if "points" in self.terms:
             width, weight = self.drawn.unbind(1)
             terms["points"] = (weight * zero_level(out.sdf[self.random : self.points], width, now["inverse_cutoff"])).mean()
@@ -340,7 +346,3 @@ class GraphTrainer:
         for table, storage in zip(self.model.table_parameters(), self.storages, strict=True):
             storage.values.copy_(table.detach())
         pack_occupancy(self.occupancy.occupied, out=self.bits, backend="triton")
-
-
-def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    return torch.where(valid, values, torch.zeros_like(values)).sum() / valid.sum().clamp(min=1)

@@ -54,8 +54,9 @@ class Trainer:
             self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
             if not why_not:
                 self.graph = GraphTrainer(
-                    self.model, self.occupancy, self.data.store, config.train, device, known=self.data.points
-                )
+                    self.model, self.occupancy, self.data.store, config.train, device,
+                    known=self.data.points, patches=self.data.patches,
+                )  # fmt: skip
                 _make_ready(self.graph, device)
             else:
                 self.optimizer = make_optimizer(self.model, config.train.optim)
@@ -123,7 +124,7 @@ class Trainer:
         set_rates(self.optimizer, rate_factor(train.optim, step, train.steps))
         result = training_step(
             self.model, self.occupancy, self.data.store, train, step=step, rays=self.rays, generator=self.generator,
-            points=self.data.points,
+            points=self.data.points, patches=self.data.patches,
         )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
         if result.loss.requires_grad:

@@ -11,6 +11,7 @@ from nsr.config import LossConfig, TrainConfig
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.backend import resolve_backend
 from nsr.kernels.neus.alpha import cell_visibility
+from nsr.kernels.patch import PatchTables
 from nsr.losses import (
     colour_huber,
     colour_l1,
@@ -26,6 +27,7 @@ from nsr.losses import (
 from nsr.rendering.volume import Rendered, background_colour, draw_samples, render_samples, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore, RayBatch
+from nsr.train.patch import patch_term
 from nsr.train.points import SurfacePoints
 from nsr.train.schedule import cosine_ratio, inverse_cutoff, loss_weight, schedule_value
 
@@ -57,8 +59,12 @@ def training_step(
     rays: int,
     generator: torch.Generator,
     points: SurfacePoints | None = None,
+    patches: PatchTables | None = None,
 ) -> StepResult:
-    """Render `rays` random rays and compare them with the photographs, and the SDF with known points of the surface."""
+    """Render `rays` random rays and compare them with the photographs, and the SDF with known points of the surface.
+
+    Where the first rays cross the zero level, patches of the photographs are compared with each other.
+    """
     length = step_length(config.march.steps)
     batch = store.sample(rays, generator)
     marcher = resolve_backend(config.march.backend, batch.origin.device)
@@ -72,8 +78,11 @@ def training_step(
     if points is not None and schedule_value(config.loss.points, step) > 0:
         position, width, weight = points.draw(config.sparse_points, generator)
         terms["points"] = (weight * zero_level(model.sdf.value(position), width, inverse_cutoff(config, step))).mean()
+    if patches is not None and len(out.sdf) and schedule_value(config.loss.patch, step) > 0:
+        found = (out.sdf, out.gradient, out.t, out.packed, batch, patches)
+        terms["patch"] = patch_term(*found, config=config.patch, step=length, backend="reference")
     loss = sum((loss_weight(config, name, step) * value for name, value in terms.items()), torch.zeros(()).to(target))
-    mse = _masked_mean(colour_mse(out.colour.detach(), target), batch.valid)
+    mse = masked_mean(colour_mse(out.colour.detach(), target), batch.valid)
     names = {"colour_weight": "colour"}
     detached = {names.get(name, name): value.detach() for name, value in terms.items()}
     return StepResult(loss, detached, mse, rays, len(samples.t))
@@ -115,18 +124,19 @@ def _target(batch: RayBatch, store: PixelStore, background: Tensor | None, *, le
     return batch.colour * batch.mask[:, None] + behind * (1 - batch.mask[:, None])
 
 
-def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    return (values * valid).sum() / valid.sum().clamp(min=1)
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean of the values (N,) that are valid (N,), 0 if none is; the others may be anything."""
+    return torch.where(valid, values, torch.zeros_like(values)).sum() / valid.sum().clamp(min=1)
 
 
 def _ray_terms(
     out: Rendered, batch: RayBatch, target: Tensor, store: PixelStore, loss: LossConfig, step: int
 ) -> dict[str, Tensor]:
-    terms = {"colour_weight": _masked_mean(COLOUR_TERMS[loss.colour](out.colour, target), batch.valid)}
+    terms = {"colour_weight": masked_mean(COLOUR_TERMS[loss.colour](out.colour, target), batch.valid)}
     if store.masks is not None and schedule_value(loss.mask, step) > 0:
-        terms["mask"] = _masked_mean(mask_entropy(out.opacity, batch.mask), batch.valid)
+        terms["mask"] = masked_mean(mask_entropy(out.opacity, batch.mask), batch.valid)
     if schedule_value(loss.opaque, step) > 0:
-        terms["opaque"] = _masked_mean(opaque_entropy(out.opacity), batch.valid)
+        terms["opaque"] = masked_mean(opaque_entropy(out.opacity), batch.valid)
     return terms
 
 

@@ -30,6 +30,13 @@ def ancestors(config, *, hidden=32):
     return config
 
 
+def patches(config):
+    """Patches of all but two of the rays, with a weight that rules the gradients."""
+    config.train.loss.patch, config.train.patch.size, config.train.patch.sources = [[0, 0.0], [2, 5.0]], 5, 3
+    config.train.patch.rays = 14
+    return config
+
+
 def pixel_store(scene, device=DEVICE):
     """The scene's training views with masks."""
     views = scene.split("train")

@@ -14,7 +14,8 @@ from nsr.kernels import gpu
 from nsr.kernels.ahead import compile_ahead
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer
-from tests.unit.graph_settings import ancestors, pixel_store, tiny_config
+from nsr.train.patch import load_patches
+from tests.unit.graph_settings import ancestors, patches, pixel_store, tiny_config
 
 CPU = torch.device("cpu")
 
@@ -51,9 +52,11 @@ def rehearsed(scene, kind):
     """Names of the kernels a rehearsal asks for, without compiling them, and whether it left everything as it was."""
     from triton.runtime.jit import JITFunction
 
-    config = ancestors(tiny_config("random")) if kind == "ancestors" else tiny_config(kind)
+    config = ancestors(tiny_config("random")) if kind == "ancestors" else patches(tiny_config(kind))
     pixels = pixel_store(scene, CPU)
+    seen = None if kind == "ancestors" else load_patches(scene, scene.split("train"), pixels, config.train.patch)
     model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton")
+    parts = model, OccupancyGrid(8, CPU), pixels, config.train, CPU
     names, graphs, preload, empty = set(), [], JITFunction.preload, torch.empty
 
     def everything():
@@ -64,7 +67,7 @@ def rehearsed(scene, kind):
 
     JITFunction.preload = lambda kernel, data: names.add(f"{kernel.fn.__module__}.{kernel.fn.__name__}")
     try:
-        compile_ahead(lambda: graphs.append(GraphTrainer(model, OccupancyGrid(8, CPU), pixels, config.train, CPU)), CPU)
+        compile_ahead(lambda: graphs.append(GraphTrainer(*parts, patches=seen)), CPU)
         before = everything()
         torch.empty = full_of_garbage
         compile_ahead(graphs[0].rehearse, CPU)

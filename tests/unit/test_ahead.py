@@ -13,7 +13,7 @@ from nsr.kernels.ahead import compile_ahead
 from nsr.kernels.gpu import interpreted
 from nsr.train.loop import Trainer
 from tests.source_tree import ROOT
-from tests.unit.graph_settings import DEVICE, tiny_config
+from tests.unit.graph_settings import DEVICE, patches, tiny_config
 from tests.unit.training_scene import sphere_scene
 
 KINDS = ("learned", "ancestors")
@@ -46,7 +46,7 @@ def test_a_rehearsal_asks_for_every_kernel_of_a_run(scene, hopper, tmp_path, mon
         return run(kernel, *args, **options)
 
     monkeypatch.setattr(InterpretedFunction, "run", note)
-    Trainer(scene, tiny_config("learned"), tmp_path, DEVICE).advance()
+    Trainer(scene, patches(tiny_config("learned")), tmp_path, DEVICE).advance()
     assert len(launched) > 10
     assert set(hopper["learned"]["kernels"]) == launched
 

@@ -21,6 +21,7 @@ PROGRAMS = {
     "sdf_core": [],
     "mlp": [],
     "march_composite": [],
+    "patch": [],
     "mesh": [],
     "train": ["--scene", "scene"],
 }
@@ -114,6 +115,7 @@ def call_once(run):
         ("sdf_core", [*SMALL_GRID, "--samples", "512", "--hidden", "16", "--geometry", "3"], 4),
         ("mlp", ["--samples", "64", "--widths", "16", "16", "3"], 8),
         ("march_composite", ["--rays", "8", "--steps", "64", "--resolution", "16", "--thickness", "0.1"], 11),
+        ("patch", ["--rays", "6", "--size", "5", "--views", "9", "--sources", "2", "--photo", "64", "48", "--rows", "500"], 4),
     ],
 )
 def test_every_case_runs_or_says_why_not(name, options, rows, monkeypatch, capsys):

@@ -12,9 +12,10 @@ from nsr.rendering.volume import render_samples
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
+from nsr.train.patch import load_patches, patch_term
 from nsr.train.points import SurfacePoints
 from nsr.train.schedule import inverse_cutoff, schedule_value
-from tests.unit.graph_settings import DEVICE, ancestors, pixel_store, tiny_config
+from tests.unit.graph_settings import DEVICE, ancestors, patches, pixel_store, tiny_config
 from tests.unit.training_scene import sphere_scene
 
 
@@ -51,6 +52,7 @@ RECIPES = {
     "known points": known_points,
     "known points without random ones": known_points_alone,
     "plain": lambda config: config,
+    "patches": patches,
     "finite differences": ancestors,
     "finite differences, a network beyond the kernels": lambda config: ancestors(config, hidden=16),
     "closed form and curvature": closed_form_with_curvature,
@@ -75,7 +77,9 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
         with torch.no_grad():
             model.sdf.table.mul_(300)
     known = surface_points()
-    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), pixel_store(scene), config.train, DEVICE, known=known)
+    store = pixel_store(scene)
+    seen = load_patches(scene, scene.split("train"), store, config.train.patch)
+    graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), store, config.train, DEVICE, known=known, patches=seen)
     fast.sdf.active = graph.active.fill_(2)
     rays, samples = graph.draw()
     # What a table of schedules holds at a step, but for the weights of terms that begin at 0.
@@ -110,10 +114,23 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
         "eikonal_random": eikonal(plain.sdf(points).gradient).mean(),
         "curvature": plain.sdf.finite_differences(out.position, out.sdf)[1].abs().mean(),
         "points": (weight * zero_level(plain.sdf.value(position), width, 1 / 0.1)).mean(),
+        "patch": patch_term(
+            out.sdf,
+            out.gradient,
+            out.t,
+            out.packed,
+            rays,
+            seen,
+            config=config.train.patch,
+            step=graph.length,
+            backend="reference",
+        ),
         "distortion": distortion(out.weights, out.t, graph.length, out.packed)[samples.kept].mean(),
     }
     expected = sum(now[name] * terms[name] for name in graph.terms)
     expected.backward()
+    assert ("patch" in facts) == (recipe == "patches")
+    assert float(facts.get("patch", 1)) > 1e-3
     assert int(facts["rays"]) == int(samples.kept.sum()) == 16
     for name in graph.terms:
         torch.testing.assert_close(facts[name.removesuffix("_weight")], terms[name].detach(), rtol=2e-3, atol=1e-5)

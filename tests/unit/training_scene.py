@@ -9,6 +9,7 @@ from nsr.scene.scene import Scene, View, save_scene
 from tests.unit.look_at import look_at
 
 RADIUS, SIZE = 0.6, 48
+FREQUENCY = 7  # of the pattern on the sphere, radians a length of the unit frame
 # The world is scaled, turned and shifted, so that a mistake of frames cannot stay hidden.
 SIMILARITY = Similarity(2.5, np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([3.0, -1.0, 0.5]))
 K = np.array([[60.0, 0, SIZE / 2], [0, 60.0, SIZE / 2], [0, 0, 1]])
@@ -22,7 +23,7 @@ def photograph(w2c_unit):
     square = along**2 - (origin**2).sum(1) + RADIUS**2
     hit = square > 0
     point = origin + direction * (along - np.sqrt(np.maximum(square, 0)))[:, None]
-    colour = np.where(hit[:, None], 0.5 + 0.4 * np.sin(7 * point), 0.4)
+    colour = np.where(hit[:, None], 0.5 + 0.4 * np.sin(FREQUENCY * point), 0.4)
     image = (colour.reshape(SIZE, SIZE, 3) * 255).astype(np.uint8)
     return image, (hit.reshape(SIZE, SIZE) * 255).astype(np.uint8)
 
