@@ -52,6 +52,9 @@ def test_paths_inside(tmp_path: Path) -> None:
     for name in ("..", "../a", "b/../../a", "/etc/passwd", str(tmp_path) + "2/a"):
         with pytest.raises(DataError, match="leads out of"):
             inside(tmp_path, name)
+    for wrong in ("a" * 300, "é" * 150, "a/" * 2500, "\ud800" * 90):
+        with pytest.raises(DataError, match="too long a path"):
+            inside(tmp_path, wrong)
     for wrong in ("a\0b", None, 3):
         with pytest.raises(DataError, match="is no path"):
             inside(tmp_path, wrong)  # type: ignore[arg-type]
