@@ -1,6 +1,7 @@
 """Photos of objects in; measured meshes and one report over all scenes and methods out.
 
 snakemake --cores 8           run everything that is missing or out of date
+snakemake preflight --cores 8 look at the scenes before anything is trained, and say what to change
 snakemake -n                  say what would run, and why
 snakemake --list-rules        the stages
 snakemake --report run.zip    what ran, with the report inside, for reading elsewhere
@@ -19,6 +20,7 @@ report: "rules/captions/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/preflight.smk"
 include: "rules/train.smk"
 include: "rules/mesh.smk"
 include: "rules/evaluate.smk"

@@ -22,7 +22,7 @@ Format = Literal["photos", "colmap", "neus", "blender", "nerfstudio"]
 FORMATS: tuple[str, ...] = get_args(Format)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Folders of a scene beside which the methods' folders lie.
-RESERVED_METHODS = ("scene", "sfm")
+RESERVED_METHODS = ("scene", "sfm", "points", "preflight")
 # The sections that a method may set; the others belong to the scene, which all methods share.
 METHOD_SECTIONS = ("model", "train", "mesh", "tsdf", "texture", "render", "evaluate")
 _REGIONS = ("auto", "format", "masks", "points", "cameras")
@@ -247,7 +247,7 @@ def _typed(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, A
 def _check_method(method: str) -> None:
     if not NAME.fullmatch(method) or method in RESERVED_METHODS:
         raise ConfigError(
-            f"config: '{method}' cannot name a method; scene and sfm are taken, and a name is letters, digits, '_-.'"
+            f"config: '{method}' cannot name a method; {', '.join(RESERVED_METHODS)} are taken, and a name is letters, digits, '_-.'"
         )
     path = method_file(method)
     if not path.is_file():

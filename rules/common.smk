@@ -59,9 +59,10 @@ DATA_LOG = "{dataset}/{scene}"
 RUN_LOG = DATA_LOG + "/{method}"
 
 
+# Any name, not the names listed: a regular expression of a thousand alternatives takes its time for every file of every job.
 wildcard_constraints:
-    dataset="|".join(sorted({re.escape(row.dataset) for row in SCENES.values()})),
-    scene="|".join(sorted({re.escape(row.scene) for row in SCENES.values()})),
+    dataset=manifest.NAME.pattern,
+    scene=manifest.NAME.pattern,
     method="|".join(re.escape(method) for method in SETUP.methods),
     kind="mesh|tsdf",
 
@@ -100,14 +101,18 @@ def settings_of(*names):
     A stage gets what it uses and nothing else, so that other settings trigger nothing.
     """
 
-    def of(wildcards):
-        settings = resolved(row_of(wildcards).name, wildcards.get("method"))
+    @lru_cache(maxsize=None)
+    def text(name, method):
+        settings = resolved(name, method)
         chosen = {}
-        for name in names:
-            top, _, key = name.partition(".")
+        for wanted in names:
+            top, _, key = wanted.partition(".")
             whole = plain_section(settings, top)
             chosen[top] = {**chosen.get(top, {}), key: whole[key]} if key else whole
         return json.dumps(chosen, sort_keys=True)
+
+    def of(wildcards):
+        return text(row_of(wildcards).name, wildcards.get("method"))
 
     return of
 
@@ -139,14 +144,21 @@ def option(flag, name):
     return of
 
 
+@lru_cache(maxsize=None)
+def files_of(name, what):
+    """Files of a scene: "photos", "source" (with masks and cameras) or "truth"; listed once for all jobs of the scene."""
+    row = SCENES[name]
+    return tuple(manifest.truth_files(row) if what == "truth" else manifest.source_files(row, masks=what == "source"))
+
+
 def photos(wildcards):
     """Photographs of a scene. Times do not count (`ancient`), contents do (`photos_digest`)."""
-    return ancient(manifest.source_files(row_of(wildcards), masks=False))
+    return ancient(list(files_of(row_of(wildcards).name, "photos")))
 
 
 def source_files(wildcards):
     """Photographs, masks and cameras of a scene. Times do not count (`ancient`), contents do (`source_digest`)."""
-    return ancient(manifest.source_files(row_of(wildcards)))
+    return ancient(list(files_of(row_of(wildcards).name, "source")))
 
 
 @lru_cache(maxsize=None)
@@ -162,12 +174,12 @@ def digest_of(*files):
 
 def photos_digest(wildcards):
     """Hash of a scene's photographs."""
-    return digest_of(*manifest.source_files(row_of(wildcards), masks=False))
+    return digest_of(*files_of(row_of(wildcards).name, "photos"))
 
 
 def source_digest(wildcards):
     """Hash of the files a scene is made from; in every rule that reads the scene, whose folder is no declared output."""
-    return digest_of(*manifest.source_files(row_of(wildcards)))
+    return digest_of(*files_of(row_of(wildcards).name, "source"))
 
 
 def metric_digest(wildcards):
@@ -190,6 +202,17 @@ def model_option(wildcards):
     return f"--model {shlex.quote(f'{RESULTS}/{row_of(wildcards).name}/sfm')}"
 
 
+def health_of_scene(wildcards):
+    """Health of structure from motion, for scenes that are photographs."""
+    return f"{RESULTS}/{row_of(wildcards).name}/sfm/sfm.json" if row_of(wildcards).format == "photos" else []
+
+
+def costs_of_methods(wildcards):
+    """Steps and samples of each method as JSON, from which costs are told."""
+    settings = {method: resolved(row_of(wildcards).name, method).train for method in SETUP.methods}
+    return json.dumps({method: {"steps": train.steps, "samples": train.samples} for method, train in settings.items()})
+
+
 def sparse_points_of_scene(wildcards):
     """The scene's sparse points, for methods whose training uses them."""
     wanted = ever_positive(resolved(row_of(wildcards).name, wildcards.method).train.loss.points)
@@ -203,12 +226,12 @@ def points_option(wildcards, input):
 
 def truth_files(wildcards):
     """Ground truth of a scene, the cameras in its frame, and what its protocol reads beside them."""
-    return ancient(manifest.truth_files(row_of(wildcards)))
+    return ancient(list(files_of(row_of(wildcards).name, "truth")))
 
 
 def truth_digest(wildcards):
     """Hash of the ground truth's files."""
-    return digest_of(*manifest.truth_files(row_of(wildcards)))
+    return digest_of(*files_of(row_of(wildcards).name, "truth"))
 
 
 def gpus(wildcards):
