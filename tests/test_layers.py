@@ -82,7 +82,11 @@ def test_torch_stays_out(package: str) -> None:
 
 
 def test_importing_stages_without_torch_loads_no_torch() -> None:
-    names = [name for name in MODULES if name.split(".")[1:2] in (["data"], ["evaluate"], ["report"], ["preflight"], ["manifest"], ["digest"])]
+    names = [
+        name
+        for name in MODULES
+        if name.split(".")[1:2] in (["data"], ["evaluate"], ["report"], ["preflight"], ["manifest"], ["digest"])
+    ]
     code = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
 

@@ -71,7 +71,9 @@ def judge_region(scene: Scene) -> list[Finding]:
         text = f"{inside} of {len(distance)} cameras stand within the region"
         found.append(Finding("warning", "region", text, "give a smaller radius; what is behind a camera cannot be reconstructed"))
     if np.median(distance) > 30:
-        text = f"the cameras stand {np.median(distance):.0f} radii from the region's centre: the region is small in the photographs"
+        text = (
+            f"the cameras stand {np.median(distance):.0f} radii from the region's centre: the region is small in the photographs"
+        )
         found.append(Finding("warning", "region", text, change))
     if scene.points is not None and len(scene.points.xyz) >= 100:
         found += _points_in_region(scene, change)
@@ -142,7 +144,9 @@ def _number(scene: Scene, sfm: Mapping[str, Any] | None) -> Finding:
         return Finding("stop" if count < _TOO_FEW else "warning", "number of views", text, change)
     if lost > 0.1 * (count + lost):
         missing = named([str(name) for name in (sfm or {}).get("unregistered", [])])
-        return Finding("warning", "number of views", f"{text}; without a pose: {missing}", "remove them or add photographs between")
+        return Finding(
+            "warning", "number of views", f"{text}; without a pose: {missing}", "remove them or add photographs between"
+        )
     return Finding("ok", "number of views", text)
 
 
@@ -167,7 +171,9 @@ def _facing(scene: Scene) -> list[Finding]:
     try:
         check_facing(scene.views, scene.similarity.t, scene.similarity.scale)
     except DataError as error:
-        return [Finding("stop", "poses", str(error).partition(";")[0], "fix the poses or leave these views out; or set the region")]
+        return [
+            Finding("stop", "poses", str(error).partition(";")[0], "fix the poses or leave these views out; or set the region")
+        ]
     return []
 
 

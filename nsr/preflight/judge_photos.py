@@ -13,12 +13,12 @@ from nsr.preflight.photos import PhotoFacts, doubles
 from nsr.scene.scene import Scene
 
 _BLUR = 0.12  # share of the neighbours' median sharpness under which a photograph is blurred
-_STOPS = 1.0  # f-stops of brightness from the neighbours' median
+_STOPS = 1.5  # f-stops of brightness from the neighbours' median
 _NEIGHBOURS = 6
 _CLIPPED = 0.4  # share of the region's pixels
 _SMALL = 120.0  # px, median diameter of the region in the photographs
 ENOUGH = 3  # cameras that a surface needs
-_COVERED = 0.25  # share of directions
+_COVERED = 0.45  # share of directions; cameras at one place see 0.37
 
 
 def judge_photos(scene: Scene, facts: Sequence[PhotoFacts], diameters: Array) -> list[Finding]:
@@ -39,8 +39,10 @@ def judge_photos(scene: Scene, facts: Sequence[PhotoFacts], diameters: Array) ->
     if blurred:
         found.append(Finding("warning", "blur", f"blurred against their neighbours: {named(blurred)}", "leave them out"))
     if uneven:
-        text = f"{named(uneven)}: more than {_STOPS:g} f-stop brighter or darker than their neighbours"
-        found.append(Finding("warning", "exposure", text, "leave them out, or fix exposure and white balance when taking photographs"))
+        text = f"{named(uneven)}: more than {_STOPS:g} f-stops brighter or darker than their neighbours"
+        found.append(
+            Finding("warning", "exposure", text, "leave them out, or fix exposure and white balance when taking photographs")
+        )
     if 2 * len(clipped) > len(names):
         text = f"in {len(clipped)} of {len(names)} photographs over {_CLIPPED:.0%} of the region is black or white"
         found.append(Finding("warning", "exposure", text, "expose so that the object has detail"))

@@ -136,7 +136,9 @@ def region_picture(scene: Scene, view: View) -> Picture:
     if view.mask is not None:
         mask = Image.fromarray(np.where(load_mask(view.mask) == MASK_OBJECT, 255, 0).astype(np.uint8)).resize(image.size)
         inside = np.asarray(mask) > 127
-        edge = inside & ~(_shifted(inside, 1, 0) & _shifted(inside, -1, 0) & _shifted(inside, 0, 1) & _shifted(inside, 0, -1))
+        edge = np.zeros_like(inside)  # two pixels wide
+        for rows, columns in ((2, 0), (-2, 0), (0, 2), (0, -2)):
+            edge |= inside & ~np.roll(inside, (rows, columns), axis=(0, 1))
         pixels = np.array(image)
         pixels[edge] = _MASK
         image = Image.fromarray(pixels)
@@ -155,10 +157,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _shifted(mask: NDArray[np.bool_], rows: int, columns: int) -> NDArray[np.bool_]:
-    return np.roll(mask, (rows, columns), axis=(0, 1))
 
 
 def _histogram(seen: NDArray[np.int64]) -> list[float]:

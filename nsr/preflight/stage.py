@@ -44,7 +44,41 @@ def preflight_stage(
         DataError: no scene there, or one of its files cannot be read.
     """
     scene = load_scene(root)
-    health = None if sfm is None else _read(sfm)
+    material = judge_scene(scene, methods=methods, health=None if sfm is None else _read(sfm), threads=threads)
+    for finding in material.findings:
+        if finding.level != "ok":
+            get_logger().warning("%s: %s: %s (%s)", scene.name, finding.level, finding.text, finding.change)
+    facts = {
+        "scene": scene.name,
+        "verdict": worst(material.findings),
+        "findings": [asdict(finding) for finding in material.findings],
+        "views": len(scene.views),
+        "photographs_gb": photographs_gb(scene.views),
+        "region_px": _number(np.nanmedian(material.diameters)),
+        "coverage": {"directions": len(material.seen), "cameras": np.bincount(material.seen).tolist()},
+        "costs": [asdict(cost) for cost in material.costs],
+        "costs_source": SOURCE,
+        "per_view": {
+            view.name: {key: _number(value) for key, value in vars(item).items() if key != "thumb"}
+            for view, item in zip(scene.views, material.photos, strict=True)
+        },
+    }
+    _write(out / PAGE, scene_page(material))
+    write_json(out / FACTS, facts)
+    return facts
+
+
+def judge_scene(
+    scene: Scene, *, methods: Mapping[str, Mapping[str, Any]], health: Mapping[str, Any] | None = None, threads: int = 1
+) -> Material:
+    """Measure a scene and judge it.
+
+    Args:
+        methods, threads: as in `preflight_stage`. health: content of `sfm.json`, None for scenes with known cameras.
+
+    Raises:
+        DataError: a photograph or mask cannot be read.
+    """
     photos, masks = measure_photos(scene, threads)
     seen = times_seen(sphere_directions(_DIRECTIONS), scene.views, scene.unit_w2c(scene.views))
     diameters = region_diameters(scene)
@@ -56,29 +90,7 @@ def preflight_stage(
         *judge_masks(scene, photos),
         *(judge_silhouettes(scene, masks) if any(mask is not None for mask in masks) else []),
     ]
-    for finding in findings:
-        if finding.level != "ok":
-            get_logger().warning("%s: %s: %s (%s)", scene.name, finding.level, finding.text, finding.change)
-    price = costs(scene.views, methods)
-    facts = {
-        "scene": scene.name,
-        "verdict": worst(findings),
-        "findings": [asdict(finding) for finding in findings],
-        "views": len(scene.views),
-        "photographs_gb": photographs_gb(scene.views),
-        "region_px": _number(np.nanmedian(diameters)),
-        "coverage": {"directions": len(seen), "cameras": np.bincount(seen).tolist()},
-        "costs": [asdict(cost) for cost in price],
-        "costs_source": SOURCE,
-        "per_view": {
-            view.name: {key: _number(value) for key, value in vars(item).items() if key != "thumb"}
-            for view, item in zip(scene.views, photos, strict=True)
-        },
-    }
-    page = scene_page(Material(scene, findings, photos, seen, price, diameters))
-    _write(out / PAGE, page)
-    write_json(out / FACTS, facts)
-    return facts
+    return Material(scene, findings, photos, seen, costs(scene.views, methods), diameters)
 
 
 def preflight_index(runs: Path, out: Path) -> dict[str, int]:
