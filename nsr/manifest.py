@@ -138,7 +138,7 @@ def check_row(row: SceneRow, where: str) -> None:
         raise ConfigError(f"{where}: no source")
     for column in ("source", "masks", "ground_truth", "gt_cameras"):
         value = getattr(row, column)
-        if value and not Path(value).exists():
+        if value and not _exists(Path(value)):
             raise ConfigError(f"{where}: {column} '{value}' does not exist (relative to {Path.cwd()})")
     if row.format == "photos" and not Path(row.source).is_dir():
         raise ConfigError(f"{where}: source '{row.source}' is not a folder of photographs")
@@ -273,6 +273,13 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     for column in row_schema(SceneRow)["required"]:
         if column not in columns:
             raise ConfigError(f"{path}: column '{column}' is missing; columns are separated by tabs")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name longer than the system allows
+        return False
 
 
 def _check_region(region: str, where: str) -> None:

@@ -19,7 +19,7 @@ rule preflight_scene:
         runtime=30,
     params:
         scene=subpath(input.scene, parent=True),
-        sfm=lambda wildcards, input: f"--sfm {shlex.quote(str(input.sfm))}" if input.sfm else "",
+        sfm=health_option,
         out=subpath(output.page, parent=True),
         methods=costs_of_methods,
         source=source_digest,
@@ -49,4 +49,4 @@ rule preflight:
         code=code_digest("preflight"),
     shell:
         "printf '%s' {params.runs:q} > {params.list:q} && "
-        "python {workflow.basedir:q}/scripts/preflight.py --runs {params.list:q} --out {output.page:q} --log {log:q}"
+        "python {workflow.basedir:q}/scripts/preflight.py --runs {params.list:q} --out {output.page:q} --threads {threads} --log {log:q}"

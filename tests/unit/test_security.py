@@ -165,6 +165,17 @@ def test_archives_hold_no_objects(tmp_path: Path) -> None:
         read_npz(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("form", ["binary_little_endian", "ascii"])
+def test_point_files_with_endless_words(tmp_path: Path, form: str) -> None:
+    """The library behind open3d aborts the process on some of them."""
+    head = f"ply\nformat {form} 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    for text in (head.replace("element", "ele" + "[" * 3000), head + "1 2 " + "3" * 300 + "\n"):
+        (tmp_path / "a.ply").write_text(text)
+        if form == "ascii" or "[" in text:
+            with pytest.raises(DataError, match="a word of over 250 characters"):
+                read_points(tmp_path / "a.ply")
+
+
 @pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])
 def test_point_file_that_claims_a_trillion_points(tmp_path: Path, form: str) -> None:
     path = tmp_path / "a.ply"
