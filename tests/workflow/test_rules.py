@@ -108,15 +108,14 @@ def test_points_are_triangulated_for_methods_that_train_with_them(fresh: Checkou
 
 def test_preflight_trains_nothing(fresh: Checkout) -> None:
     text = fresh.snakemake("-n", "--printshellcmds", "preflight")
-    assert sorted(re.findall(r"^rule (\w+):", text, re.MULTILINE)) == [
-        *("prepare", "prepare", "preflight", "preflight_scene", "preflight_scene", "sfm"),
-    ]
+    found = sorted(re.findall(r"^rule (\w+):", text, re.MULTILINE))
+    assert found == ["preflight", "preflight_scene", "preflight_scene", "prepare", "prepare", "sfm"]
     commands = {
         name: line for line in text.splitlines() if (name := next(iter(re.findall(r"--scene results/main/(\w+)", line)), ""))
     }
     assert "--sfm results/main/photographed/sfm/sfm.json" in commands["photographed"] and "--sfm" not in commands["posed"]
     assert '{"nsr": {"steps": ' in commands["posed"]
-    assert "preflight" not in fresh.snakemake("-n").replace("nsr-preflight", "")
+    assert "rule preflight" not in fresh.snakemake("-n")
 
 
 def test_commands_of_a_whole_run(finished: Checkout) -> None:
