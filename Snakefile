@@ -1,6 +1,7 @@
 """Photos of objects in; measured meshes and one report over all scenes and methods out.
 
 snakemake --cores 8           run everything that is missing or out of date
+snakemake preflight --cores 8 look at the scenes before anything is trained, and say what to change
 snakemake -n                  say what would run, and why
 snakemake --list-rules        the stages
 snakemake ablation            train the variants of config/ablation.yaml over several seeds and compare them
@@ -20,6 +21,7 @@ report: "rules/captions/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/preflight.smk"
 include: "rules/train.smk"
 include: "rules/mesh.smk"
 include: "rules/evaluate.smk"

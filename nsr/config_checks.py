@@ -97,6 +97,9 @@ def check_config(config: Config) -> None:
     """
     for name, schedule in _schedules(config):
         _check_schedule(name, schedule)
+    for name, numbers in _tuples(config):
+        if not all(isinstance(number, (int, float)) for number in numbers):  # OmegaConf lets lists in lists through
+            raise ConfigError(f"{name}: {list(numbers)} must be a plain list of numbers")
     _check_numbers(config)
     if not all(0 <= beta < 1 for beta in config.train.optim.betas):
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
@@ -178,6 +181,16 @@ def _schedules(section: Any, prefix: str = "") -> Iterator[tuple[str, Schedule]]
         if is_dataclass(value):
             yield from _schedules(value, f"{prefix}{item.name}.")
         elif item.type == "Schedule":
+            yield prefix + item.name, value
+
+
+def _tuples(section: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Key and value of every setting that is a list of numbers."""
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if is_dataclass(value):
+            yield from _tuples(value, f"{prefix}{item.name}.")
+        elif isinstance(value, tuple):
             yield prefix + item.name, value
 
 

@@ -23,7 +23,7 @@ Format = Literal["photos", "colmap", "neus", "blender", "nerfstudio"]
 FORMATS: tuple[str, ...] = get_args(Format)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Folders of a scene beside which the methods' folders lie.
-RESERVED_METHODS = ("scene", "sfm", "points")
+RESERVED_METHODS = ("scene", "sfm", "points", "preflight")
 # The sections that a method may set; the others belong to the scene, which all methods share.
 METHOD_SECTIONS = ("model", "train", "mesh", "tsdf", "texture", "render", "evaluate")
 _REGIONS = ("auto", "format", "masks", "points", "cameras")
@@ -140,7 +140,7 @@ def check_row(row: SceneRow, where: str) -> None:
         raise ConfigError(f"{where}: no source")
     for column in ("source", "masks", "ground_truth", "gt_cameras"):
         value = getattr(row, column)
-        if value and not Path(value).exists():
+        if value and not _exists(Path(value)):
             raise ConfigError(f"{where}: {column} '{value}' does not exist (relative to {Path.cwd()})")
     if row.format == "photos" and not Path(row.source).is_dir():
         raise ConfigError(f"{where}: source '{row.source}' is not a folder of photographs")
@@ -263,7 +263,7 @@ def _typed(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, A
 def _check_method(method: str) -> None:
     if not NAME.fullmatch(method) or method in RESERVED_METHODS or method.startswith(PREFIX):
         raise ConfigError(
-            f"config: '{method}' cannot name a method; scene, sfm, points and {PREFIX}... are taken, and a name is letters, digits, '_-.'"
+            f"config: '{method}' cannot name a method; {', '.join(RESERVED_METHODS)} and {PREFIX}... are taken, and a name is letters, digits, '_-.'"
         )
     path = method_file(method)
     if not path.is_file():
@@ -289,6 +289,13 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     for column in row_schema(SceneRow)["required"]:
         if column not in columns:
             raise ConfigError(f"{path}: column '{column}' is missing; columns are separated by tabs")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name longer than the system allows
+        return False
 
 
 def _check_region(region: str, where: str) -> None:

@@ -1,6 +1,7 @@
 """The config and the list of scenes, checked, and the functions that the rules use; no rules here."""
 
 import csv
+import inspect
 import json
 import os
 import re
@@ -59,11 +60,18 @@ DATA_LOG = "{dataset}/{scene}"
 RUN_LOG = DATA_LOG + "/{method}"
 
 
+# Any name, not the names listed: a regular expression of a thousand alternatives takes its time for every file of every job.
 wildcard_constraints:
-    dataset="|".join(sorted({re.escape(row.dataset) for row in SCENES.values()})),
-    scene="|".join(sorted({re.escape(row.scene) for row in SCENES.values()})),
+    dataset=manifest.NAME.pattern,
+    scene=manifest.NAME.pattern,
     method="|".join([*(re.escape(method) for method in SETUP.methods), ablation.PATTERN]),
     kind="mesh|tsdf",
+
+
+def asked(function):
+    """A function of the wildcards that knows its signature: snakemake asks for it before each of some hundred thousand calls."""
+    function.__signature__ = inspect.signature(function)
+    return function
 
 
 def row_of(wildcards):
@@ -100,14 +108,19 @@ def settings_of(*names):
     A stage gets what it uses and nothing else, so that other settings trigger nothing.
     """
 
-    def of(wildcards):
-        settings = resolved(row_of(wildcards).name, wildcards.get("method"))
+    @lru_cache(maxsize=None)
+    def text(name, method):
+        settings = resolved(name, method)
         chosen = {}
-        for name in names:
-            top, _, key = name.partition(".")
+        for wanted in names:
+            top, _, key = wanted.partition(".")
             whole = plain_section(settings, top)
             chosen[top] = {**chosen.get(top, {}), key: whole[key]} if key else whole
         return json.dumps(chosen, sort_keys=True)
+
+    @asked
+    def of(wildcards):
+        return text(row_of(wildcards).name, wildcards.get("method"))
 
     return of
 
@@ -123,6 +136,7 @@ def code_digest(stage):
 def column(name):
     """A function of the wildcards: a cell of the manifest."""
 
+    @asked
     def of(wildcards):
         return getattr(row_of(wildcards), name)
 
@@ -132,6 +146,7 @@ def column(name):
 def option(flag, name):
     """A function of the wildcards: `flag value` quoted for the shell where the manifest's column has a value, else nothing."""
 
+    @asked
     def of(wildcards):
         value = getattr(row_of(wildcards), name)
         return f"{flag} {shlex.quote(value)}" if value else ""
@@ -139,14 +154,23 @@ def option(flag, name):
     return of
 
 
+@lru_cache(maxsize=None)
+def files_of(name, what):
+    """Files of a scene: "photos", "source" (with masks and cameras) or "truth"; listed once for all jobs of the scene."""
+    row = SCENES[name]
+    return tuple(manifest.truth_files(row) if what == "truth" else manifest.source_files(row, masks=what == "source"))
+
+
+@asked
 def photos(wildcards):
     """Photographs of a scene. Times do not count (`ancient`), contents do (`photos_digest`)."""
-    return ancient(manifest.source_files(row_of(wildcards), masks=False))
+    return ancient(list(files_of(row_of(wildcards).name, "photos")))
 
 
+@asked
 def source_files(wildcards):
     """Photographs, masks and cameras of a scene. Times do not count (`ancient`), contents do (`source_digest`)."""
-    return ancient(manifest.source_files(row_of(wildcards)))
+    return ancient(list(files_of(row_of(wildcards).name, "source")))
 
 
 @lru_cache(maxsize=None)
@@ -160,22 +184,26 @@ def digest_of(*files):
         raise WorkflowError(str(error)) from None
 
 
+@asked
 def photos_digest(wildcards):
     """Hash of a scene's photographs."""
-    return digest_of(*manifest.source_files(row_of(wildcards), masks=False))
+    return digest_of(*files_of(row_of(wildcards).name, "photos"))
 
 
+@asked
 def source_digest(wildcards):
     """Hash of the files a scene is made from; in every rule that reads the scene, whose folder is no declared output."""
-    return digest_of(*manifest.source_files(row_of(wildcards)))
+    return digest_of(*files_of(row_of(wildcards).name, "source"))
 
 
+@asked
 def metric_digest(wildcards):
     """Hash of the similarity file that a scene's settings name; its name is among the settings, its contents are not."""
     file = resolved(row_of(wildcards).name, wildcards.method).mesh.metric.file
     return digest_of(file) if file else ""
 
 
+@asked
 def model_of_scene(wildcards):
     """What structure from motion leaves, for scenes that are photographs."""
     if row_of(wildcards).format != "photos":
@@ -183,6 +211,7 @@ def model_of_scene(wildcards):
     return [f"{RESULTS}/{row_of(wildcards).name}/sfm/{name}" for name in SFM_FILES]
 
 
+@asked
 def model_option(wildcards):
     """`--model DIR` for scenes that are photographs."""
     if row_of(wildcards).format != "photos":
@@ -190,27 +219,51 @@ def model_option(wildcards):
     return f"--model {shlex.quote(f'{RESULTS}/{row_of(wildcards).name}/sfm')}"
 
 
+@asked
+def health_of_scene(wildcards):
+    """Health of structure from motion, for scenes that are photographs."""
+    return f"{RESULTS}/{row_of(wildcards).name}/sfm/sfm.json" if row_of(wildcards).format == "photos" else []
+
+
+@asked
+def health_option(wildcards, input):
+    """`--sfm FILE` for scenes that are photographs."""
+    return f"--sfm {shlex.quote(str(input.sfm))}" if input.sfm else ""
+
+
+@asked
+def costs_of_methods(wildcards):
+    """Steps and samples of each method as JSON, from which costs are told."""
+    settings = {method: resolved(row_of(wildcards).name, method).train for method in SETUP.methods}
+    return json.dumps({method: {"steps": train.steps, "samples": train.samples} for method, train in settings.items()})
+
+
+@asked
 def sparse_points_of_scene(wildcards):
     """The scene's sparse points, for methods whose training uses them."""
     wanted = ever_positive(resolved(row_of(wildcards).name, wildcards.method).train.loss.points)
     return f"{RESULTS}/{row_of(wildcards).name}/points/points.npz" if wanted else []
 
 
+@asked
 def points_option(wildcards, input):
     """`--points FILE` where training uses sparse points."""
     return f"--points {shlex.quote(str(input.points))}" if input.points else ""
 
 
+@asked
 def truth_files(wildcards):
     """Ground truth of a scene, the cameras in its frame, and what its protocol reads beside them."""
-    return ancient(manifest.truth_files(row_of(wildcards)))
+    return ancient(list(files_of(row_of(wildcards).name, "truth")))
 
 
+@asked
 def truth_digest(wildcards):
     """Hash of the ground truth's files."""
-    return digest_of(*manifest.truth_files(row_of(wildcards)))
+    return digest_of(*files_of(row_of(wildcards).name, "truth"))
 
 
+@asked
 def gpus(wildcards):
     """GPUs that a job asks for: one where `device` says or finds that there are any."""
     return 1 if SETUP.device == "cuda" or (SETUP.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir()) else 0
@@ -232,6 +285,7 @@ def runs():
     return list_runs(list_of_runs())
 
 
+@asked
 def run_results(wildcards):
     """Every file the report is made from."""
     files = []

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -165,9 +169,44 @@ def _dtu(folder: Path) -> list[Path]:
 
 
 def _read_dtu(folder: Path) -> Any:
+    from nsr.evaluate import matlab
     from nsr.evaluate.dtu import read_dtu
 
-    return read_dtu(next(folder.rglob("stl*_total.ply")))
+    with patch.object(matlab, "run_reader", _MatlabWorker.run):
+        return read_dtu(next(folder.rglob("stl*_total.ply")))
+
+
+class _MatlabWorker:
+    """`nsr.evaluate.matlab.run_reader` in one process for many files, exchanged when it dies: an interpreter takes half a second."""
+
+    ours: Connection | None = None
+
+    @classmethod
+    def run(cls, path: Path, names: Sequence[str]) -> tuple[int, bytes, str]:
+        if cls.ours is None:
+            cls.ours, theirs = Pipe()
+            get_context("fork").Process(target=cls.work, args=(cls.ours, theirs), daemon=True).start()
+            theirs.close()
+        try:
+            cls.ours.send((path, names))
+            return cls.ours.recv()
+        except (EOFError, OSError):
+            cls.ours = None
+            return -signal.SIGSEGV, b"", ""
+
+    @staticmethod
+    def work(ours: Connection, theirs: Connection) -> None:
+        """The process: goes when its parent goes."""
+        from nsr.evaluate import matlab
+
+        ours.close()
+        while True:
+            try:
+                theirs.send((0, matlab.convert(*theirs.recv()), ""))
+            except EOFError:
+                return
+            except Exception as error:
+                theirs.send((1, b"", str(error)))
 
 
 def _text(name: str, content: str) -> Callable[[Path], list[Path]]:

@@ -14,6 +14,7 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 STAGES = (
     "sfm",
     "prepare",
+    "preflight",
     "triangulate",
     "train",
     "mesh",

@@ -25,6 +25,7 @@ LAYERS = (
     ("mesh",),
     ("evaluate",),
     ("report",),
+    ("preflight",),
 )
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"torch", "open3d", "pycolmap", "snakemake", "matplotlib", "mcubes", "trimesh", "skimage", "pandas"}
@@ -67,7 +68,7 @@ def test_no_import_cycles() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("package", ["data", "evaluate", "report"])
+@pytest.mark.parametrize("package", ["data", "evaluate", "report", "preflight"])
 def test_torch_stays_out(package: str) -> None:
     """Only LPIPS, a network, needs it, and only where the user has its weights."""
     wrong = [
@@ -81,7 +82,11 @@ def test_torch_stays_out(package: str) -> None:
 
 
 def test_importing_stages_without_torch_loads_no_torch() -> None:
-    names = [name for name in MODULES if name.split(".")[1:2] in (["data"], ["evaluate"], ["report"], ["manifest"], ["digest"])]
+    names = [
+        name
+        for name in MODULES
+        if name.split(".")[1:2] in (["data"], ["evaluate"], ["report"], ["preflight"], ["manifest"], ["digest"])
+    ]
     code = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
 

@@ -15,6 +15,7 @@ from nsr.errors import DataError
 
 # A larger image is refused before it is decoded: a small file can claim to be enormous.
 MAX_PIXELS = 200_000_000
+_MAX_NAME, _MAX_PATH = 240, 2000  # bytes; systems allow 255 and 4096, with the suffix and the folder that are added
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -62,10 +63,13 @@ def inside(root: Path, relative: str) -> Path:
     Links below `root` are followed as usual: who owns the folder made them.
 
     Raises:
-        DataError: it is absolute elsewhere, goes up beyond `root`, or is no path.
+        DataError: it is absolute elsewhere, goes up beyond `root`, is no path, or is longer than a system allows.
     """
     if not isinstance(relative, str) or "\0" in relative:
         raise DataError(f"{root}: {relative!r} is no path; make the file that names it again")
+    parts = [part.encode("utf-8", "surrogatepass") for part in relative.split("/")]
+    if max(map(len, parts)) > _MAX_NAME or sum(map(len, parts)) > _MAX_PATH:
+        raise DataError(f"{root}: '{relative[:60]}...' is too long a path; make the file that names it again")
     path = Path(os.path.normpath(root / relative))
     if not path.is_relative_to(os.path.normpath(root)):
         raise DataError(f"{relative}: leads out of {root}; move the file there and name it by a path relative to that folder")

@@ -32,6 +32,7 @@ from nsr.conventions import Array
 from nsr.errors import EvaluationError
 from nsr.evaluate.chamfer import Distances, mean_distance, nearest, share_within
 from nsr.evaluate.lattice import lattice_points, thin
+from nsr.evaluate.matlab import read_matlab
 from nsr.evaluate.points import read_points
 from nsr.evaluate.result import KEPT_POINTS, SurfaceResult
 from nsr.evaluate.visibility import mask_margins
@@ -115,7 +116,7 @@ def read_dtu(stl: Path) -> DtuTruth:
         EvaluationError: a file is missing or not what the data set holds. DataError: the scan cannot be read.
     """
     mask_file, plane_file = dtu_files(stl)
-    mask, plane = _read_mat(mask_file, ("ObsMask", "BB", "Res")), _read_mat(plane_file, ("P",))
+    mask, plane = read_matlab(mask_file, ("ObsMask", "BB", "Res")), read_matlab(plane_file, ("P",))
     box = mask["BB"].astype(np.float32)
     observed, cell, coefficients = mask["ObsMask"].astype(bool), float(mask["Res"].reshape(-1)[0]), plane["P"].reshape(-1)
     if observed.ndim != 3 or box.shape != (2, 3) or not cell > 0:
@@ -241,15 +242,3 @@ def _picture_arrays(prediction: Mesh, truth: DtuTruth, found: _Scored, seed: int
         "truth_errors": found.to_prediction[some].astype(np.float32),
         "vertex_error": nearest(prediction.vertices, truth.points, threads=threads).astype(np.float32),
     }
-
-
-def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise EvaluationError(f"{path}: no such file; protocol dtu needs the official folders Points and ObsMask")
-    try:
-        values = loadmat(path)
-        return {name: np.asarray(values[name]) for name in names}
-    except Exception as error:  # scipy's reader fails in many ways on a damaged file
-        raise EvaluationError(f"{path}: not a MATLAB file with {', '.join(names)} ({error}); download it again") from error

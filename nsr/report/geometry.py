@@ -8,9 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from nsr.conventions import Array, Similarity
+from nsr.data.arrays import read_npz
 from nsr.errors import DataError
 from nsr.mesh.io import read_mesh
 from nsr.mesh.surface import Mesh
+
+_EVALUATED_BYTES = 2_000_000_000  # a vertex of the largest meshes has 4 bytes, an evaluated point 28
 
 
 def unit_mesh(path: Path, to_world: Similarity) -> Mesh:
@@ -40,10 +43,10 @@ def evaluated_samples(path: Path, side: Literal["prediction", "truth"], to_world
     """
     prefix = "truth_" if side == "truth" else ""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            points = np.asarray(arrays[f"{prefix}points"], np.float64)
-            distances = np.asarray(arrays[f"{prefix}errors"], np.float64)
-    except (OSError, ValueError, KeyError) as error:
+        arrays = read_npz(path, _EVALUATED_BYTES)
+        points = np.asarray(arrays[f"{prefix}points"], np.float64)
+        distances = np.asarray(arrays[f"{prefix}errors"], np.float64)
+    except (DataError, ValueError, KeyError) as error:
         raise DataError(f"{path.name}: holds no evaluated points ({error})") from error
     if points.shape != (len(distances), 3):
         raise DataError(f"{path.name}: {points.shape} points do not go with {distances.shape} distances")

@@ -31,6 +31,8 @@ def test_later_layers_win(tmp_path):
         ("mesh.triangles=-1", "mesh.triangles: -1 must not be negative"),
         ("mesh.box=[1,2,3]", "mesh.box: .* six numbers"),
         ("mesh.box=[0,0,0,1,-1,1]", "mesh.box: .* lowest and then highest"),
+        ("mesh.box=[0,0,0,[],1,1]", "mesh.box: .* plain list of numbers"),
+        ("train.optim.betas=[[1],2]", "train.optim.betas"),
         ("mesh.metric.distance=2", "mesh.metric: a known distance needs"),
         ("mesh.metric.first=[0,0,1]", "mesh.metric: a known distance needs"),
         ("mesh.metric={first: [0,0,1], second: [0,0,1], distance: 2}", "finite and different points"),

@@ -81,6 +81,7 @@ def test_regions(region: str) -> None:
         ({"source": "nowhere"}, ("source 'nowhere' does not exist",)),
         ({"source": ""}, ("no source",)),
         ({"source": "photos/a.PNG"}, ("not a folder",)),
+        ({"source": "a" * 300}, ("does not exist",)),
         ({"masks": "nomasks"}, ("masks 'nomasks' does not exist",)),
         ({"ground_truth": "no.ply"}, ("ground_truth 'no.ply'",)),
         ({"gt_cameras": "no.npz"}, ("gt_cameras 'no.npz'",)),

@@ -52,6 +52,9 @@ def test_paths_inside(tmp_path: Path) -> None:
     for name in ("..", "../a", "b/../../a", "/etc/passwd", str(tmp_path) + "2/a"):
         with pytest.raises(DataError, match="leads out of"):
             inside(tmp_path, name)
+    for wrong in ("a" * 300, "é" * 150, "a/" * 2500, "\ud800" * 90):
+        with pytest.raises(DataError, match="too long a path"):
+            inside(tmp_path, wrong)
     for wrong in ("a\0b", None, 3):
         with pytest.raises(DataError, match="is no path"):
             inside(tmp_path, wrong)  # type: ignore[arg-type]
@@ -160,6 +163,17 @@ def test_archives_hold_no_objects(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", a=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="holds objects"):
         read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("form", ["binary_little_endian", "ascii"])
+def test_point_files_with_endless_words(tmp_path: Path, form: str) -> None:
+    """The library behind open3d aborts the process on some of them."""
+    head = f"ply\nformat {form} 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    for text in (head.replace("element", "ele" + "[" * 3000), head + "1 2 " + "3" * 300 + "\n"):
+        (tmp_path / "a.ply").write_text(text)
+        if form == "ascii" or "[" in text:
+            with pytest.raises(DataError, match="a word of over 250 characters"):
+                read_points(tmp_path / "a.ply")
 
 
 @pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])

@@ -24,7 +24,7 @@ def blocks() -> dict[str, str]:
 
 
 def test_rules_are_the_stages() -> None:
-    assert set(blocks()) == {*STAGES, "all"}
+    assert set(blocks()) == {*STAGES, "all", "preflight_scene"}, "a rule with wildcards is no target"
 
 
 @pytest.mark.parametrize("rule", sorted(STAGES))
@@ -104,6 +104,18 @@ def test_points_are_triangulated_for_methods_that_train_with_them(fresh: Checkou
     }
     options = re.findall(r"scripts/train.py .*?--points (\S+) ", text)
     assert sorted(options) == [f"results/main/{scene}/points/points.npz" for scene in ("photographed", "posed")]
+
+
+def test_preflight_trains_nothing(fresh: Checkout) -> None:
+    text = fresh.snakemake("-n", "--printshellcmds", "preflight")
+    found = sorted(re.findall(r"^rule (\w+):", text, re.MULTILINE))
+    assert found == ["preflight", "preflight_scene", "preflight_scene", "prepare", "prepare", "sfm"]
+    commands = {
+        name: line for line in text.splitlines() if (name := next(iter(re.findall(r"--scene results/main/(\w+)", line)), ""))
+    }
+    assert "--sfm results/main/photographed/sfm/sfm.json" in commands["photographed"] and "--sfm" not in commands["posed"]
+    assert '{"nsr": {"steps": ' in commands["posed"]
+    assert "rule preflight" not in fresh.snakemake("-n")
 
 
 def test_commands_of_a_whole_run(finished: Checkout) -> None:

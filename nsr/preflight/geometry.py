@@ -1,0 +1,99 @@
+"""Cameras and the region of interest in the unit frame: outline of the unit ball, coverage of its directions, look-at point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsr.conventions import Array, camera_centres, project
+from nsr.errors import DataError
+from nsr.scene.rays import nearest_point, optical_axes
+from nsr.scene.scene import View
+
+_OUTLINE = 256  # points of the ball's outline
+MAX_SLANT = 75.0  # degrees between a surface's normal and the direction to a camera that still sees it well
+
+
+def ball_outline(K: Array, unit_w2c: Array) -> Array | None:
+    """The unit ball's outline in a photograph: pixels (N, 2), closed; None from inside the ball or where a part lies behind.
+
+    The rays that touch a ball of radius 1 from distance d meet it in a circle of radius sqrt(1 - 1/d^2) around the point at 1/d
+    towards the camera.
+    """
+    centre = camera_centres(unit_w2c[None])[0]
+    distance = float(np.linalg.norm(centre))
+    if distance <= 1.0:
+        return None
+    towards = centre / distance
+    side = np.cross(towards, np.eye(3)[np.argmin(np.abs(towards))])
+    side /= np.linalg.norm(side)
+    angle = np.linspace(0.0, 2.0 * np.pi, _OUTLINE, endpoint=False)[:, None]
+    circle = np.cos(angle) * side + np.sin(angle) * np.cross(towards, side)
+    pixels, depth = project(K, unit_w2c, towards / distance + np.sqrt(1.0 - distance**-2) * circle)
+    return pixels if (depth > 0).all() else None
+
+
+def in_ball(view: View, unit_w2c: Array, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixels (h, w) of a view, reduced to a shape, have rays through the unit ball."""
+    rows, columns = shape
+    x, y = np.meshgrid((np.arange(columns) + 0.5) * view.width / columns, (np.arange(rows) + 0.5) * view.height / rows)
+    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(view.K).T
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    centre = unit_w2c[:3, 3]  # of the ball, in the camera's frame
+    along = rays @ centre
+    near = centre @ centre - along**2 <= 1.0
+    return np.asarray(near & ((along > 0) | (centre @ centre <= 1.0)))
+
+
+def sphere_directions(count: int) -> Array:
+    """Evenly spread unit vectors (count, 3): a Fibonacci lattice."""
+    index = np.arange(count) + 0.5
+    z = 1.0 - 2.0 * index / count
+    turn = np.pi * (1.0 + np.sqrt(5.0)) * index
+    return np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], axis=1)
+
+
+def times_seen(directions: Array, views: Sequence[View], unit_w2c: Array) -> NDArray[np.int64]:
+    """How many cameras see each patch of the unit ball, (P,) for normals (P, 3): within `MAX_SLANT` and in the photograph.
+
+    A patch stands for surface that faces its way; what hides it from a camera is not known before training.
+    """
+    seen = np.zeros(len(directions), dtype=np.int64)
+    for view, matrix in zip(views, unit_w2c, strict=True):
+        to_camera = camera_centres(matrix[None])[0] - 0.5 * directions  # objects fill about half of their ball
+        cosine = (to_camera * directions).sum(axis=1) / np.maximum(np.linalg.norm(to_camera, axis=1), 1e-12)
+        pixels, depth = project(view.K, matrix, 0.5 * directions)
+        with np.errstate(invalid="ignore"):
+            inside = (depth > 0) & (pixels >= 0).all(axis=1) & (pixels < [view.width, view.height]).all(axis=1)
+        seen += inside & (cosine > np.cos(np.radians(MAX_SLANT)))
+    return seen
+
+
+def look_at_point(unit_w2c: Array) -> Array | None:
+    """Where the optical axes meet, (3,) unit frame; None where they are parallel."""
+    try:
+        return nearest_point(*optical_axes(unit_w2c))
+    except DataError:
+        return None
+
+
+def neighbour_angles(unit_w2c: Array) -> Array:
+    """Angle in degrees from each camera to its nearest other one, seen from the centre of the region, (V,)."""
+    directions = camera_centres(unit_w2c)
+    directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    cosine = directions @ directions.T
+    np.fill_diagonal(cosine, -1.0)
+    return np.degrees(np.arccos(np.clip(cosine.max(axis=1), -1.0, 1.0)))
+
+
+def roll_angles(unit_w2c: Array) -> Array | None:
+    """Angle in degrees (V,) between each camera's up in its photograph and the common up direction; None if there is none."""
+    ups = -unit_w2c[:, 1, :3]
+    up = ups.mean(axis=0)
+    if np.linalg.norm(up) < 0.3:
+        return None
+    image_up = np.einsum("vij,j->vi", unit_w2c[:, :3, :3], up / np.linalg.norm(up))[:, :2]
+    steep = np.linalg.norm(image_up, axis=1) < 0.3  # seen along it, up has no direction in the photograph
+    return np.where(steep, 0.0, np.degrees(np.abs(np.arctan2(image_up[:, 0], -image_up[:, 1]))))
