@@ -52,6 +52,7 @@ def read_everything():
 
 
 SETUP, SCENES = read_everything()
+os.environ["NSR_GPU_SHARE"] = str(SETUP.gpu_share)
 RESULTS, REPORT, LOGS = SETUP.results, SETUP.report, SETUP.logs
 DATA = RESULTS + "/{dataset}/{scene}"
 RUN = DATA + "/{method}"
@@ -214,6 +215,14 @@ def truth_digest(wildcards):
 def gpus(wildcards):
     """GPUs that a job asks for: one where `device` says or finds that there are any."""
     return 1 if SETUP.device == "cuda" or (SETUP.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir()) else 0
+
+
+def gpu_threads(wildcards):
+    """Threads of a job that uses a GPU: 8, or the cores of the machine divided among its GPUs, so that none of them waits."""
+    slots = workflow.global_resources.get("gpu") if gpus(wildcards) else None
+    if slots is None or not slots.value or not workflow.cores:
+        return 8
+    return max(1, min(8, workflow.cores // slots.value))
 
 
 def holds_out(name, method):

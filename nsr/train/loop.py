@@ -13,6 +13,7 @@ import torch
 
 from nsr.config import Config, section
 from nsr.fields.model import SurfaceModel
+from nsr.job import current
 from nsr.kernels.ahead import compile_ahead
 from nsr.kernels.backend import resolve_backend
 from nsr.log import get_logger
@@ -84,6 +85,7 @@ class Trainer:
             "occupancy": self.occupancy.state(),
             "generator": self.generator.get_state(),
             "similarity": self.scene.similarity.to_dict(),
+            "cost": current().cost(),
         }
         save_atomically(state, self.checkpoint)
 
@@ -101,6 +103,7 @@ class Trainer:
         else:
             self.graph.load(state["optimizer"], self.step)
         self.generator.set_state(state["generator"].cpu())
+        current().carry(state.get("cost", {}))
         get_logger().info("resumed at step %d of %d", self.step, self.config.train.steps)
         return True
 

@@ -187,3 +187,14 @@ def test_demo_and_short_demo_select_the_examples(tmp_path: Path) -> None:
         outputs = re.findall(r"^    (?:output|log|benchmark): (.*)", text, re.MULTILINE)
         assert len(outputs) > 30
         assert all(part.startswith(f"{place}/") for line in outputs for part in line.split(", "))
+
+
+def test_cores_are_divided_among_gpus(fresh: Checkout) -> None:
+    """So that four jobs on four GPUs run at the same time, and one job alone has its eight threads."""
+
+    def threads(*arguments: str) -> set[str]:
+        text = fresh.snakemake("-n", "--printshellcmds", "--config", "device=cuda", *arguments)
+        return set(re.findall(r"scripts/(?:train|mesh|tsdf|render)\.py .*--threads (\d+)", text))
+
+    assert threads("--cores", "16", "--resources", "gpu=4") == {"4"}
+    assert threads("--cores", "16") == {"8"}
