@@ -31,11 +31,11 @@ from nsr.rendering.volume import plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
 from nsr.train.points import SurfacePoints
+from nsr.train.replay import Replays
 from nsr.train.schedule import tabulated
 from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
 
 _TERMS = ("colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion", "points")
-_EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
 # Opacity from which on what is behind a ray is not looked at: it changes the colour by less than half a grey level, and its
 # gradient, which is proportional to what the ray lets pass, is as small.
 _OPAQUE = 1 - 2**-9
@@ -82,8 +82,7 @@ class GraphTrainer:
         self._tabulate()
         self._make_optimizer()
         self.facts: dict[str, Tensor] = {}
-        self._graphs: dict[str, Any] = {}
-        self._runs = {"step": 0, "occupancy": 0}
+        self._replay = Replays(device, lambda: self.optimizer.zero_grad(set_to_none=True))
 
     def _tabulate(self) -> None:
         self.names, values = tabulated(self.config, self.model.config, self.terms)
@@ -118,28 +117,26 @@ class GraphTrainer:
     def advance(self, step: int) -> None:
         """Take training step `step`; the results are in `facts`, on the device."""
         if step % self.config.march.grid_every == 0:
-            self._run("occupancy", self._update_occupancy)
-        self._run("step", self._train)
-
-    def _run(self, name: str, body: Any) -> None:
-        """Run a body as it is a few times, then capture it, then replay it."""
-        self._runs[name] += 1
-        if self.device.type != "cuda" or self._runs[name] <= _EAGER_STEPS:
-            body()
-            return
-        if name not in self._graphs:
-            self.optimizer.zero_grad(set_to_none=True)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                body()
-            self._graphs[name] = graph
-        self._graphs[name].replay()
+            self._replay("occupancy", self._update_occupancy)
+        self._replay("step", self._train)
 
     def limit(self, samples: int) -> None:
-        """Aim at fewer samples a step, with as much fewer rays at most; before the first step."""
+        """Aim at fewer samples a step, with as much fewer rays at most; no step may be captured yet."""
         most = self.config.max_rays
         self.samples, self.rays = samples, min(most, max(16, most * samples // self.config.samples))
         self.live.clamp_(max=self.rays)
+
+    def shrink(self, samples: int) -> None:
+        """Aim at fewer samples from now on, after a step that could not be finished; what it left behind is dropped.
+
+        Nothing but gradients can be half done: parameters, counters and occupancy change at a step's end.
+        """
+        self._replay.forget()
+        self.facts = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for storage in self.storages:
+            storage.gradient.zero_()
+        self.limit(samples)
 
     def rehearse(self, call: Callable[[Callable[[], None]], None] = lambda body: body()) -> None:
         """Go through all that `advance` launches and leave no trace, before the first step: for `compile_ahead`.

@@ -25,7 +25,7 @@ from nsr.scene.spill import Spill
 from nsr.train.checkpoint import CHECKPOINT_VERSION, find_resumable, save_atomically
 from nsr.train.data import TrainingData, load_training_data
 from nsr.train.graph import GraphTrainer, obstacle
-from nsr.train.memory import PeakMemory, fitting_samples, free_bytes, shortage_named
+from nsr.train.memory import SMALLEST, PeakMemory, fitting_samples, free_bytes, shortage_named
 from nsr.train.metrics import MetricsLog, truncate_metrics
 from nsr.train.model_file import save_model
 from nsr.train.optim import make_optimizer, rate_factor, set_rates
@@ -62,6 +62,7 @@ class Trainer:
                 self.optimizer = make_optimizer(self.model, config.train.optim)
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
         self.step, self.rays, self.seconds, self.seen = 0, config.train.start_rays, 0.0, Seen(0, 0)
+        self.samples, self.shortages = config.train.samples, list[dict[str, int]]()
         self.backends = {"field": backend, "march": marcher, "step": "separate" if why_not else "graph"}
         get_logger().info(
             "back ends: field %s, march %s; step %s", backend, marcher, f"separate ({why_not})" if why_not else "graph"
@@ -108,12 +109,36 @@ class Trainer:
         return True
 
     def advance(self) -> StepResult:
-        """One optimisation step."""
+        """One optimisation step; where memory runs out, it is tried again with half the samples, as long as these are enough."""
         self.step += 1
         with shortage_named(f"step {self.step}", f"set train.samples below {self.budget()}, or lower train.max_rays"):
-            if self.graph is None:
-                return self._separate_step(self.step - 1)
-            self.graph.advance(self.step - 1)
+            while True:
+                try:
+                    return self._step(self.step - 1)
+                except torch.cuda.OutOfMemoryError:
+                    if self.budget() // 2 < SMALLEST:
+                        raise
+                # Not in the handler, which keeps the failed step's tensors alive.
+                self._shrink(self.budget() // 2)
+
+    def _shrink(self, samples: int) -> None:
+        """Go on with fewer samples a step."""
+        get_logger().warning(
+            "step %d: GPU memory ran out; trying again with %d samples a step instead of %d", self.step, samples, self.budget()
+        )
+        self.shortages.append({"step": self.step, "samples": samples})
+        self.samples, self.rays = samples, max(16, self.rays // 2)
+        if self.graph is not None:
+            self.graph.shrink(samples)
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _step(self, step: int) -> StepResult:
+        if self.graph is None:
+            return self._separate_step(step)
+        self.graph.advance(step)
         facts = dict(self.graph.facts)
         loss, mse, rays, samples, _ = (facts.pop(name) for name in ("loss", "mse", "rays", "samples", "wanted"))
         return StepResult(loss, facts, mse, rays, samples)
@@ -132,7 +157,7 @@ class Trainer:
         if result.loss.requires_grad:
             result.loss.backward()
             self.optimizer.step()
-        self.rays = next_ray_count(self.rays, int(result.samples), train)
+        self.rays = next_ray_count(self.rays, int(result.samples), train, self.samples)
         self.seen = Seen(self.seen.rays + int(result.rays), self.seen.samples + int(result.samples))
         return result
 
@@ -142,7 +167,7 @@ class Trainer:
 
     def budget(self) -> int:
         """Samples a step aimed at: `train.samples`, or fewer where the GPU has no room for them."""
-        return self.config.train.samples if self.graph is None else self.graph.samples
+        return self.samples if self.graph is None else self.graph.samples
 
     def record(self, result: StepResult, rays_per_second: float) -> dict[str, Any]:
         """Metrics of a step, as plain numbers."""
@@ -259,6 +284,7 @@ def _summary(trainer: Trainer, metrics_file: Path, resumed: bool) -> dict[str, A
         "scene": trainer.scene.name,
         "steps": trainer.step,
         "samples_a_step": trainer.budget(),
+        "shortages": trainer.shortages,
         "seconds": trainer.seconds,
         "samples_per_second": trainer.seen_so_far().samples / max(trainer.seconds, 1e-9),
         "backends": trainer.backends,
