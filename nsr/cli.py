@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -64,7 +65,10 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
     """Parse, run `main(args)`, and return the exit code; an `NsrError` becomes one line on stderr (and in the log)."""
     args = parser.parse_intermixed_args(argv)  # settings may stand anywhere among the options
     try:
-        with log_to(args.log), running(_job(parser, args)):
+        # Of several processes that do one stage together (torchrun), the first one speaks.
+        first = os.environ.get("RANK", "0") == "0"
+        with log_to(args.log if first else None) as logger, running(_job(parser, args)):
+            logger.setLevel(logging.INFO if first else logging.WARNING)
             return _guarded(main, args)
     except OSError as error:
         with log_to(None):

@@ -16,7 +16,7 @@ rule train:
         f"{LOGS}/benchmarks/{RUN_LOG}/train.tsv"
     threads: gpu_threads
     resources:
-        gpu=gpus,
+        gpu=train_gpus,
         mem_mb=16000,
         runtime=240,
         device=SETUP.device,

@@ -31,6 +31,7 @@ from nsr.rendering.volume import plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
 from nsr.train.points import SurfacePoints
+from nsr.train.ranks import ALONE, Ranks
 from nsr.train.replay import Replays
 from nsr.train.schedule import tabulated
 from nsr.train.step import COLOUR_TERMS, POINT_CHUNK
@@ -59,9 +60,10 @@ class GraphTrainer:
 
     def __init__(
         self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device,
-        *, known: SurfacePoints | None = None,
+        *, known: SurfacePoints | None = None, ranks: Ranks = ALONE,
     ):  # fmt: skip
-        self.model, self.occupancy, self.config, self.device = model, occupancy, config, device
+        self.model, self.occupancy, self.config, self.device, self.ranks = model, occupancy, config, device, ranks
+        self.seed = ranks.seed(config.seed)  # of what ranks draw for themselves
         self.pixels = store.tables
         impossible = {"mask"} if store.masks is None else set()
         impossible |= set() if config.random_points else {"eikonal_random", "sparsity"}
@@ -149,11 +151,13 @@ class GraphTrainer:
         model, occupancy = self.model, self.occupancy
         changed = [*model.network_parameters(), model.log_sharpness, occupancy.values, occupancy.occupied]
         changed += [self.live, self.seen, self.step, self.active, self.difference]
-        kept = [tensor.detach().clone() for tensor in changed]
+        kept, ranks = [tensor.detach().clone() for tensor in changed], self.ranks
+        self.ranks = ALONE  # ranks may rehearse more or less often than others
         try:
             call(self._update_occupancy)
             call(self._train)
         finally:
+            self.ranks = ranks
             with torch.no_grad():
                 for tensor, before in zip(changed, kept, strict=True):
                     tensor.copy_(before)
@@ -182,9 +186,11 @@ class GraphTrainer:
         loss, facts = self.loss(now, *self.draw())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        networks = [*self.model.network_parameters(), self.model.log_sharpness]
+        facts |= self.ranks.share(facts, [storage.gradient for storage in self.storages], networks)
         self._optimize(now["rate"])
         self.facts = facts
-        self.seen += torch.stack([facts["rays"], facts["samples"].long()])
+        self.seen += torch.stack([facts["rays"].long(), facts["samples"].long()])
         # As `next_ray_count`; `wanted` counts what the live rays asked for, also beyond the budget.
         aimed = self.live * (self.samples / facts["wanted"].clamp(min=1))
         bound = (0.9 * self.live + 0.1 * aimed).clamp(16, self.rays)
@@ -210,17 +216,16 @@ class GraphTrainer:
         The first `points` positions are others: `random` points of the ball, then known points of the surface, whose
         standard errors and weights go to `drawn`.
         """
-        config = self.config
-        rays = draw_rays(self.pixels, self.rays, seed=config.seed, step=self.step, backend="triton")
+        rays = draw_rays(self.pixels, self.rays, seed=self.seed, step=self.step, backend="triton")
         samples = march_padded(
             rays.origin, rays.direction, self.bits, step=self.length, jitter=rays.jitter, live=self.live,
             budget=int(self.samples * _OVERSIZE), first=self.points, backend="triton",
         )  # fmt: skip
         if self.random:
-            points_in_ball(samples.position[: self.random], seed=config.seed, step=self.step, backend="triton")
+            points_in_ball(samples.position[: self.random], seed=self.seed, step=self.step, backend="triton")
         if self.known is not None and self.points > self.random:
             room = samples.position[self.random : self.points]
-            self.drawn = points_of_table(room, *self.known, seed=config.seed, step=self.step, backend="triton")
+            self.drawn = points_of_table(room, *self.known, seed=self.seed, step=self.step, backend="triton")
         return rays, samples
 
     def loss(self, now: dict[str, Tensor], rays: DrawnRays, samples: PaddedSamples) -> tuple[Tensor, dict[str, Tensor]]:
