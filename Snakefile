@@ -38,7 +38,12 @@ rule all:
     default_target: True
     input:
         final_files(),
+        all_results,
 
 
 onsuccess:
     print_summary()
+
+
+onerror:
+    report_what_there_is()

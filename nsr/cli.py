@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nsr.config import Config, resolve
+import nsr
+from nsr.config import Config, resolve, section
+from nsr.digest import code_digest
 from nsr.errors import ConfigError, NsrError
+from nsr.job import Job, current, running
 from nsr.log import get_logger, log_to
+
+# Options whose files or folders a result is made from.
+INPUTS = ("photos", "source", "masks", "model", "scene", "points", "mesh", "render", "ground_truth", "gt_cameras")
 
 
 def stage_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -41,7 +49,11 @@ def settings(args: argparse.Namespace) -> Config:
         passed = json.loads(args.settings)
     except ValueError as error:
         raise ConfigError(f"--settings: not JSON ({error})") from error
-    return resolve([*args.config, passed], args.overrides)
+    resolved = resolve([*args.config, passed], args.overrides)
+    # A stage is given the sections that it uses; where files or nothing were given, all may count.
+    given = {*passed, *(word.partition(".")[0].partition("=")[0] for word in args.overrides)}
+    current().settings = section(resolved, *(given if passed and not args.config else vars(resolved)))
+    return resolved
 
 
 def threads(args: argparse.Namespace) -> int:
@@ -53,12 +65,34 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
     """Parse, run `main(args)`, and return the exit code; an `NsrError` becomes one line on stderr (and in the log)."""
     args = parser.parse_intermixed_args(argv)  # settings may stand anywhere among the options
     try:
-        with log_to(args.log):
+        # Of several processes that do one stage together (torchrun), the first one speaks.
+        first = os.environ.get("RANK", "0") == "0"
+        with log_to(args.log if first else None) as logger, running(_job(parser, args)):
+            logger.setLevel(logging.INFO if first else logging.WARNING)
             return _guarded(main, args)
     except OSError as error:
         with log_to(None):
             get_logger().error("--log: %s", _describe(error))
         return NsrError.exit_code
+
+
+def _job(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
+    """What is known of a stage's run from its command line: name, code and inputs."""
+    root, stage = Path(nsr.__file__).parents[1], parser.prog.removesuffix(".py")
+    given = {name: value for name in INPUTS if isinstance(value := getattr(args, name, None), Path)}
+    if not (root / "scripts" / f"{stage}.py").is_file():
+        return Job(stage, inputs=given)
+    return Job(stage, code_digest(stage, root), _commit(root), inputs=given)
+
+
+def _commit(root: Path) -> str | None:
+    """The commit of a checkout, with `-dirty` where files differ from it; None where git does not know."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def _guarded(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

@@ -165,6 +165,7 @@ class TrainConfig:
     seed: int = 42
     split: Literal["holdout", "all"] = "holdout"  # "all": train on every view (the DTU geometry protocol)
     use_masks: Literal["auto", "required", "never"] = "never"  # "auto": where the scene has masks
+    gpus: int = 1  # GPUs of one host that train a scene together, each on `samples` samples of rays of its own
     samples: int = 262144  # samples per step aimed at
     start_rays: int = 256
     max_rays: int = 8192

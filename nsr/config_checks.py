@@ -35,6 +35,7 @@ _POSITIVE = (
     "model.background.hidden",
     "model.background.layers",
     "train.steps",
+    "train.gpus",
     "train.samples",
     "train.start_rays",
     "train.max_rays",

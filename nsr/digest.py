@@ -31,6 +31,8 @@ _NOT_HASHED = {
     "nsr.config_schema",
     "nsr.digest",
     "nsr.errors",
+    "nsr.gpus",
+    "nsr.job",
     "nsr.log",
     "nsr.manifest",
     "nsr.provenance",

@@ -63,6 +63,7 @@ class WorkflowConfig:
     ablation: str = "config/ablation.yaml"  # variants of a preset that `snakemake ablation` compares
     golden: str = ""  # table of ranges that results must keep, e.g. config/golden.tsv; empty: none are checked
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto takes a GPU where there is one
+    gpu_share: int = 1  # of how many jobs at a time a GPU may be; 2 or more for scenes so small that one leaves it idle
     gpu_price: float = 0.0  # price of one GPU for an hour, any currency, for the report's column of costs; 0: no such column
     compare: str = ""  # summary.tsv of another report; the report then says what changed
     settings: dict[str, Any] = field(default_factory=dict)  # settings of all scenes and methods, over the methods' presets
@@ -81,6 +82,8 @@ def read_workflow_config(config: Mapping[str, Any]) -> WorkflowConfig:
     parsed = WorkflowConfig(**config)
     if parsed.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"config: device '{parsed.device}' is none of auto, cpu, cuda")
+    if type(parsed.gpu_share) is not int or parsed.gpu_share < 1:
+        raise ConfigError(f"config: gpu_share '{parsed.gpu_share}' is no number of jobs; give a whole number from 1 up")
     if not isinstance(parsed.gpu_price, (int, float)) or not 0 <= parsed.gpu_price < math.inf:
         raise ConfigError(f"config: gpu_price '{parsed.gpu_price}' is no price; give a number from 0 up")
     if not isinstance(parsed.methods, list) or not parsed.methods:

@@ -16,6 +16,7 @@ from typing import Any
 
 from nsr import __version__
 from nsr.errors import DataError
+from nsr.job import Job, current
 
 _PACKAGES = ("torch", "numpy", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "xatlas", "omegaconf")
 
@@ -49,10 +50,33 @@ def versions() -> dict[str, str]:
 
 
 def manifest(**facts: Any) -> dict[str, Any]:
-    """Facts of a result plus versions, machine and date (UTC)."""
+    """Facts of a result plus versions, machine, date (UTC), and of the running job: stage, code, settings, inputs and cost.
+
+    `seed` is null where the stage draws nothing at random.
+    """
     machine = {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {"versions": versions(), "machine": machine, "date": date, **facts}
+    job = current()
+    made = {"stage": job.stage, "code": job.code, "commit": job.commit, "config": dict(job.settings), "inputs": hash_inputs(job)}
+    return {"versions": versions(), "machine": machine, "date": date, **made, "seed": None, "cost": job.cost(), **facts}
+
+
+def hash_inputs(job: Job) -> dict[str, str]:
+    """Hash of each input of a job: of a file, of the JSON that a stage left in its folder, else of all files of the folder.
+
+    A prepared scene stands for itself by its `scene.json`; its `prepare.json` says what it was made from.
+    """
+    found = {}
+    for name, path in job.inputs.items():
+        own = [path / file for file in ("scene.json", "render.json") if (path / file).is_file()]
+        files = [path] if path.is_file() else own or _files(path)
+        found[name] = hash_files(files, path if path.is_dir() else None)
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files under a folder; hidden ones do not count."""
+    return [path for path in folder.rglob("*") if path.is_file() and not path.relative_to(folder).as_posix().startswith(".")]
 
 
 @contextmanager

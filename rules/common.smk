@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -53,7 +55,9 @@ def read_everything():
 
 
 SETUP, SCENES = read_everything()
+os.environ["NSR_GPU_SHARE"] = str(SETUP.gpu_share)
 RESULTS, REPORT, LOGS = SETUP.results, SETUP.report, SETUP.logs
+UNFINISHED = "unfinished"  # folder of the report of a run that failed
 DATA = RESULTS + "/{dataset}/{scene}"
 RUN = DATA + "/{method}"
 DATA_LOG = "{dataset}/{scene}"
@@ -269,6 +273,19 @@ def gpus(wildcards):
     return 1 if SETUP.device == "cuda" or (SETUP.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir()) else 0
 
 
+def train_gpus(wildcards):
+    """GPUs that a training asks for: `train.gpus`, where there are any."""
+    return resolved(row_of(wildcards).name, wildcards.method).train.gpus * gpus(wildcards)
+
+
+def gpu_threads(wildcards):
+    """Threads of a job that uses a GPU: 8, or the cores of the machine divided among its GPUs, so that none of them waits."""
+    slots = workflow.global_resources.get("gpu") if gpus(wildcards) else None
+    if slots is None or not slots.value or not workflow.cores:
+        return 8
+    return max(1, min(8, workflow.cores // slots.value))
+
+
 def holds_out(name, method):
     """Whether some views of a scene were kept from training."""
     settings = resolved(name, method)
@@ -322,6 +339,17 @@ def ablation_results(wildcards):
     return files
 
 
+def all_results(wildcards):
+    """Every result that must exist at the end.
+
+    The report alone does not tell: where a stage that ran again failed, its old results are gone and the old report is still there.
+    """
+    files = [f"{RESULTS}/{name}/scene/scene.json" for name in SCENES]
+    files += [f"{RESULTS}/{row.name}/sfm/{name}" for row in SCENES.values() if row.format == "photos" for name in SFM_FILES]
+    files += [f"{run['folder']}/model.pt" for run in runs()]
+    return files + run_results(wildcards)
+
+
 def report_options():
     """Options of the report's program that the config sets."""
     compare = f"--compare {shlex.quote(SETUP.compare)} " if SETUP.compare else ""
@@ -339,13 +367,24 @@ def final_files():
 
 
 def print_summary():
-    """Say where the report lies and what it measured."""
+    """Say where the report lies and what it measured; that of an earlier failure is out of date."""
+    shutil.rmtree(f"{REPORT}/{UNFINISHED}", ignore_errors=True)
     from nsr.report.tables import to_text
 
     with open(f"{REPORT}/summary.tsv", newline="") as file:
         rows = [{key: number_or_text(text) for key, text in row.items() if text} for row in csv.DictReader(file, delimiter="\t")]
     print(to_text(rows))
     print(f"report: {REPORT}/index.html")
+
+
+def report_what_there_is():
+    """After a failed run: the report over what is there, beside the place of the whole one, with the reason of each failure."""
+    runs_file, out = Path(RESULTS) / "runs.json", f"{REPORT}/{UNFINISHED}"
+    runs_file.parent.mkdir(parents=True, exist_ok=True)
+    runs_file.write_text(json.dumps(list_of_runs()))
+    command = [sys.executable, str(ROOT / "scripts/report.py"), "--results", RESULTS, "--runs", str(runs_file), "--logs", LOGS]
+    command += ["--published", str(ROOT / "config/published"), "--out", out, "--threads", "2", "--log", f"{LOGS}/unfinished.log"]
+    subprocess.run([*command, *shlex.split(report_options())])
 
 
 def number_or_text(text):

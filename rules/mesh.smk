@@ -19,7 +19,7 @@ rule mesh:
         f"{LOGS}/{RUN_LOG}/mesh.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/mesh.tsv"
-    threads: 8
+    threads: gpu_threads
     resources:
         gpu=gpus,
         mem_mb=16000,
@@ -48,7 +48,7 @@ rule tsdf:
         f"{LOGS}/{RUN_LOG}/tsdf.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/tsdf.tsv"
-    threads: 8
+    threads: gpu_threads
     resources:
         gpu=gpus,
         mem_mb=16000,

@@ -14,9 +14,9 @@ rule train:
         f"{LOGS}/{RUN_LOG}/train.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/train.tsv"
-    threads: 8
+    threads: gpu_threads
     resources:
-        gpu=gpus,
+        gpu=train_gpus,
         mem_mb=16000,
         runtime=240,
         device=SETUP.device,
@@ -44,7 +44,7 @@ rule render:
         f"{LOGS}/{RUN_LOG}/render.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/render.tsv"
-    threads: 8
+    threads: gpu_threads
     resources:
         gpu=gpus,
         mem_mb=16000,

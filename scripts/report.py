@@ -1,7 +1,7 @@
 """Collect the results of all runs into one table and one self-contained HTML page.
 
 Reads what the stages left under --results for each entry of --runs and writes into OUT: summary.tsv (one row per scene, method
-and surface; full precision), summary.md and summary.tex (the short table), and index.html (pictures, curves, tables, 3D viewer;
+and surface; full precision), summary.md and summary.tex (the short table), costs.tsv (time and energy of each data set), and index.html (pictures, curves, tables, 3D viewer;
 no other file and no network is needed to look at it). What was not measured is shown as such, and a stage that failed with the
 reason from its log. --compare adds what changed since another report, also as changes.tsv.
 """

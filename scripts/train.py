@@ -1,7 +1,8 @@
 """Train the field of one prepared scene.
 
 Reads a scene folder (see prepare), writes model.pt, train.json and metrics.jsonl into the output folder, and keeps a
-checkpoint there from which a killed run continues. Needs a GPU for real use; small settings run on a CPU.
+checkpoint there from which a killed run continues. Needs a GPU for real use; small settings run on a CPU. With
+train.gpus=N, or under `torchrun --nproc-per-node N`, N processes train one scene together.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ def main(args: argparse.Namespace) -> None:
     """Run the stage."""
     import torch
 
-    from nsr.rendering.device import pick_device
     from nsr.scene.scene import load_scene, with_points
     from nsr.train.loop import train_scene
+    from nsr.train.ranks import joined, start_ranks
 
     config = cli.settings(args)
-    torch.set_num_threads(cli.threads(args))
-    scene = load_scene(args.scene)
-    train_scene(with_points(scene, args.points) if args.points else scene, config, args.out, pick_device(args.device))
+    start_ranks(config.train.gpus, args.device)
+    with joined(args.device) as (ranks, device):
+        torch.set_num_threads(max(1, cli.threads(args) // ranks.count))
+        scene = load_scene(args.scene)
+        train_scene(with_points(scene, args.points) if args.points else scene, config, args.out, device, ranks)
 
 
 if __name__ == "__main__":

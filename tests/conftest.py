@@ -1,8 +1,14 @@
-"""Where there is no GPU, Triton's interpreter runs the Triton kernels; it is chosen when Triton is first imported."""
+"""Where there is no GPU, Triton's interpreter runs the Triton kernels; it is chosen when Triton is first imported.
+
+Tests that run side by side take no GPU from each other: every process has locks of its own.
+"""
 
 import os
+import tempfile
 
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+os.environ["NSR_GPU_LOCKS"] = tempfile.mkdtemp(prefix="nsr-gpus-")

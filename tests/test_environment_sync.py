@@ -66,7 +66,14 @@ def test_torch_range_admits_a_local_build_and_not_the_next_version() -> None:
 
 def test_every_imported_package_is_declared() -> None:
     """What nsr/ and scripts/ import from outside is a dependency, an extra, or part of Python."""
-    modules = {"yaml": "pyyaml", "mcubes": "pymcubes", "PIL": "pillow", "skimage": "scikit-image", "open3d": "open3d-cpu"}
+    modules = {
+        "yaml": "pyyaml",
+        "mcubes": "pymcubes",
+        "PIL": "pillow",
+        "skimage": "scikit-image",
+        "open3d": "open3d-cpu",
+        "pynvml": "nvidia-ml-py",
+    }
     declared = set(by_name(project()["dependencies"] + project()["optional-dependencies"]["gpu"]))
     used = {target.split(".")[0] for path in (*PACKAGE, *SCRIPTS) for _, target in imports(path)}
     outside = used - set(sys.stdlib_module_names) - {"nsr", "__future__"}

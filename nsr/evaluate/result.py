@@ -53,7 +53,12 @@ def build_result(
 ) -> dict[str, Any]:
     """A result with the fields that every protocol has, then `more` of its own, then the manifest; JSON has no NaN or infinity."""
     result = {"protocol": protocol, "version": version, "settings": dict(settings), "metrics": dict(metrics)}
-    return _finite({**result, **more, "notes": list(notes), "manifest": manifest()})
+    return _finite({**result, **more, "notes": list(notes), "manifest": manifest(seed=_seed(settings))})
+
+
+def _seed(settings: Mapping[str, Any]) -> int | None:
+    """Seed of the drawn samples."""
+    return settings.get("evaluate", settings).get("seed")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

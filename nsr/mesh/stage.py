@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from nsr.config import Config, section
 from nsr.errors import DataError
+from nsr.job import host_peak
 from nsr.log import get_logger
 from nsr.mesh import clean
 from nsr.mesh.cleaning import StepLog, clean_mesh
@@ -137,8 +136,7 @@ def with_colours(mesh: Mesh, colour: ColourFunction, device: torch.device | str 
 
 def peak_memory(device: torch.device | str) -> dict[str, float]:
     """Most memory that this process had so far, GB (1e9 bytes): of the host, and of tensors on a GPU (0 without)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    host = host_peak() / 1e9
     on_gpu = torch.cuda.is_available() and torch.device(device).type == "cuda"
     return {"host_gb": round(host, 3), "gpu_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 3) if on_gpu else 0.0}
 

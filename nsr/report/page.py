@@ -22,6 +22,7 @@ from nsr.report.compare import Change
 from nsr.report.preview import Budget
 from nsr.report.published import Matrix
 from nsr.report.sections import scene_sections
+from nsr.report.spent import HEAD, spent
 from nsr.report.tables import (
     NOT_MEASURED,
     VIEW_METRICS,
@@ -81,6 +82,8 @@ def render_page(runs: Sequence[Run], rows: Sequence[Row] | None = None, extras: 
         device=one_device(rows),
         headline=headline(rows, runs),
         extras=extras,
+        costs=[cost for cost in spent(runs) if cost.jobs],
+        costs_head=HEAD,
         number=number,
         cell=cell,
         mark=mark,

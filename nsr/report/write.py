@@ -11,9 +11,11 @@ from nsr.report.compare import changes, changes_tsv, read_summary
 from nsr.report.formats import to_latex, to_markdown
 from nsr.report.page import Extras, render_page
 from nsr.report.published import matrices
+from nsr.report.spent import spent
+from nsr.report.spent import to_tsv as costs_tsv
 from nsr.report.tables import Row, summary_rows, to_tsv
 
-TABLE, PAGE, CHANGES = "summary.tsv", "index.html", "changes.tsv"
+TABLE, PAGE, CHANGES, COSTS = "summary.tsv", "index.html", "changes.tsv", "costs.tsv"
 MARKDOWN, LATEX = "summary.md", "summary.tex"
 
 
@@ -49,7 +51,7 @@ def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None,
     rows = summary_rows(found, options.gpu_price)
     changed = None if earlier is None else changes(rows, earlier)
     page = render_page(found, rows, Extras(matrices(rows, options.published), changed, str(options.compare or ""), out))
-    files = {TABLE: to_tsv(rows), MARKDOWN: to_markdown(rows), LATEX: to_latex(rows), PAGE: page}
+    files = {TABLE: to_tsv(rows), MARKDOWN: to_markdown(rows), LATEX: to_latex(rows), PAGE: page, COSTS: costs_tsv(spent(found))}
     files |= {} if changed is None else {CHANGES: changes_tsv(changed)}
     for name, text in files.items():
         with whole_file(out / name) as partial:

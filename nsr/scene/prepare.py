@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from nsr.data.checks import check_facing
 from nsr.data.raw import RawScene, RawView
 from nsr.errors import ConfigError, DataError
 from nsr.log import get_logger
-from nsr.provenance import check_replaceable
+from nsr.provenance import check_replaceable, manifest, write_json
 from nsr.scene.images import exif_orientation, is_plain, load_image, load_mask, load_rgba, mask_values, save_png
 from nsr.scene.masks import check_masks
 from nsr.scene.region import Evidence, find_region
@@ -36,6 +36,7 @@ from nsr.scene.undistort import (
 
 # Files of these kinds are copied byte for byte when no pixel of them changes.
 _COPIED = {".jpg": ".jpg", ".jpeg": ".jpg", ".png": ".png"}
+FACTS_FILE = "prepare.json"  # how the scene came about
 _SKEW = 1e-3  # px; less is rounding of a decomposed matrix
 
 
@@ -68,13 +69,16 @@ def prepare(
         ConfigError: the split would leave no view to train on.
     """
     _check_raw(raw)
-    check_replaceable(out, (SCENE_FILE, POINTS_FILE, "images", "masks"), [view.image for view in raw.views])
+    check_replaceable(out, (SCENE_FILE, POINTS_FILE, FACTS_FILE, "images", "masks"), [view.image for view in raw.views])
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         (partial / "images").mkdir(parents=True)
         scene = _build(raw, partial, name=name, settings=settings, region=region, threads=threads)
         save_scene(scene)
+        # Not in scene.json, so that the same scene prepared again is the same file.
+        facts = {"scene": name, "views": len(scene.views), "settings": asdict(settings), "manifest": manifest()}
+        write_json(partial / FACTS_FILE, facts)
         _move(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

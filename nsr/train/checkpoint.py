@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,29 @@ from nsr.errors import CheckpointError
 from nsr.log import get_logger
 
 CHECKPOINT_VERSION = 1
+_PAUSE = 0.5  # seconds between two looks at another run's lock
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process trains into a folder (made if missing), and keep others waiting for the block.
+
+    A workflow that was killed may have left its training behind, alive; the rerun then goes on from the last checkpoint of it.
+    The lock goes with its process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as handle:
+        said = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not said:
+                    get_logger().warning("another process trains into %s; waiting for its end", folder.parent)
+                said = True
+                time.sleep(_PAUSE)
+        yield
 
 
 def save_atomically(data: dict[str, Any], path: Path) -> None:
@@ -31,8 +58,18 @@ def save_atomically(data: dict[str, Any], path: Path) -> None:
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path}: cannot be written ({error}); free disk space or choose another folder, then run again"
+            f"{path}: cannot be written ({_reason(error)}); free disk space or choose another folder, then run again"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, also where torch's archive writer hides it behind an error of its own."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        found = found.__context__
+    return str(error)
 
 
 def load_dict(path: Path, device: torch.device) -> dict[str, Any]:

@@ -33,13 +33,14 @@ from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
 from nsr.train.patch import patch_term
 from nsr.train.points import SurfacePoints
+from nsr.train.ranks import ALONE, Ranks
+from nsr.train.replay import Replays
 from nsr.train.schedule import tabulated
 from nsr.train.step import COLOUR_TERMS, POINT_CHUNK, masked_mean
 
 _TERMS = (
     "colour_weight", "mask", "eikonal", "eikonal_random", "sparsity", "opaque", "curvature", "distortion", "points", "patch",
 )  # fmt: skip
-_EAGER_STEPS = 3  # compile the kernels and make the optimiser's state before a graph is captured
 # Opacity from which on what is behind a ray is not looked at: it changes the colour by less than half a grey level, and its
 # gradient, which is proportional to what the ray lets pass, is as small.
 _OPAQUE = 1 - 2**-9
@@ -63,9 +64,10 @@ class GraphTrainer:
 
     def __init__(
         self, model: SurfaceModel, occupancy: OccupancyGrid, store: PixelStore, config: TrainConfig, device: torch.device,
-        *, known: SurfacePoints | None = None, patches: PatchTables | None = None,
+        *, known: SurfacePoints | None = None, patches: PatchTables | None = None, ranks: Ranks = ALONE,
     ):  # fmt: skip
-        self.model, self.occupancy, self.config, self.device = model, occupancy, config, device
+        self.model, self.occupancy, self.config, self.device, self.ranks = model, occupancy, config, device, ranks
+        self.seed = ranks.seed(config.seed)  # of what ranks draw for themselves
         self.pixels = store.tables
         impossible = {"mask"} if store.masks is None else set()
         impossible |= set() if config.random_points else {"eikonal_random", "sparsity"}
@@ -87,8 +89,7 @@ class GraphTrainer:
         self._tabulate()
         self._make_optimizer()
         self.facts: dict[str, Tensor] = {}
-        self._graphs: dict[str, Any] = {}
-        self._runs = {"step": 0, "occupancy": 0}
+        self._replay = Replays(device, lambda: self.optimizer.zero_grad(set_to_none=True))
 
     def _tabulate(self) -> None:
         self.names, values = tabulated(self.config, self.model.config, self.terms)
@@ -120,28 +121,26 @@ class GraphTrainer:
     def advance(self, step: int) -> None:
         """Take training step `step`; the results are in `facts`, on the device."""
         if step % self.config.march.grid_every == 0:
-            self._run("occupancy", self._update_occupancy)
-        self._run("step", self._train)
-
-    def _run(self, name: str, body: Any) -> None:
-        """Run a body as it is a few times, then capture it, then replay it."""
-        self._runs[name] += 1
-        if self.device.type != "cuda" or self._runs[name] <= _EAGER_STEPS:
-            body()
-            return
-        if name not in self._graphs:
-            self.optimizer.zero_grad(set_to_none=True)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                body()
-            self._graphs[name] = graph
-        self._graphs[name].replay()
+            self._replay("occupancy", self._update_occupancy)
+        self._replay("step", self._train)
 
     def limit(self, samples: int) -> None:
-        """Aim at fewer samples a step, with as much fewer rays at most; before the first step."""
+        """Aim at fewer samples a step, with as much fewer rays at most; no step may be captured yet."""
         most = self.config.max_rays
         self.samples, self.rays = samples, min(most, max(16, most * samples // self.config.samples))
         self.live.clamp_(max=self.rays)
+
+    def shrink(self, samples: int) -> None:
+        """Aim at fewer samples from now on, after a step that could not be finished; what it left behind is dropped.
+
+        Nothing but gradients can be half done: parameters, counters and occupancy change at a step's end.
+        """
+        self._replay.forget()
+        self.facts = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for storage in self.storages:
+            storage.gradient.zero_()
+        self.limit(samples)
 
     def rehearse(self, call: Callable[[Callable[[], None]], None] = lambda body: body()) -> None:
         """Go through all that `advance` launches and leave no trace, before the first step: for `compile_ahead`.
@@ -154,11 +153,13 @@ class GraphTrainer:
         model, occupancy = self.model, self.occupancy
         changed = [*model.network_parameters(), model.log_sharpness, occupancy.values, occupancy.occupied]
         changed += [self.live, self.seen, self.step, self.active, self.difference]
-        kept = [tensor.detach().clone() for tensor in changed]
+        kept, ranks = [tensor.detach().clone() for tensor in changed], self.ranks
+        self.ranks = ALONE  # ranks may rehearse more or less often than others
         try:
             call(self._update_occupancy)
             call(self._train)
         finally:
+            self.ranks = ranks
             with torch.no_grad():
                 for tensor, before in zip(changed, kept, strict=True):
                     tensor.copy_(before)
@@ -187,9 +188,11 @@ class GraphTrainer:
         loss, facts = self.loss(now, *self.draw())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        networks = [*self.model.network_parameters(), self.model.log_sharpness]
+        facts |= self.ranks.share(facts, [storage.gradient for storage in self.storages], networks)
         self._optimize(now["rate"])
         self.facts = facts
-        self.seen += torch.stack([facts["rays"], facts["samples"].long()])
+        self.seen += torch.stack([facts["rays"].long(), facts["samples"].long()])
         # As `next_ray_count`; `wanted` counts what the live rays asked for, also beyond the budget.
         aimed = self.live * (self.samples / facts["wanted"].clamp(min=1))
         bound = (0.9 * self.live + 0.1 * aimed).clamp(16, self.rays)
@@ -215,17 +218,16 @@ class GraphTrainer:
         The first `points` positions are others: `random` points of the ball, then known points of the surface, whose
         standard errors and weights go to `drawn`.
         """
-        config = self.config
-        rays = draw_rays(self.pixels, self.rays, seed=config.seed, step=self.step, backend="triton")
+        rays = draw_rays(self.pixels, self.rays, seed=self.seed, step=self.step, backend="triton")
         samples = march_padded(
             rays.origin, rays.direction, self.bits, step=self.length, jitter=rays.jitter, live=self.live,
             budget=int(self.samples * _OVERSIZE), first=self.points, backend="triton",
         )  # fmt: skip
         if self.random:
-            points_in_ball(samples.position[: self.random], seed=config.seed, step=self.step, backend="triton")
+            points_in_ball(samples.position[: self.random], seed=self.seed, step=self.step, backend="triton")
         if self.known is not None and self.points > self.random:
             room = samples.position[self.random : self.points]
-            self.drawn = points_of_table(room, *self.known, seed=config.seed, step=self.step, backend="triton")
+            self.drawn = points_of_table(room, *self.known, seed=self.seed, step=self.step, backend="triton")
         return rays, samples
 
     def loss(self, now: dict[str, Tensor], rays: DrawnRays, samples: PaddedSamples) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,21 +15,23 @@ import torch
 
 from nsr.config import Config, section
 from nsr.fields.model import SurfaceModel
+from nsr.job import current
 from nsr.kernels.ahead import compile_ahead
 from nsr.kernels.backend import resolve_backend
 from nsr.log import get_logger
-from nsr.provenance import hash_json, manifest, write_json
+from nsr.provenance import hash_json, manifest, whole_file, write_json
 from nsr.rendering.device import device_name, peak_memory_mb, reset_peak_memory
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.scene.scene import Scene
 from nsr.scene.spill import Spill
-from nsr.train.checkpoint import CHECKPOINT_VERSION, find_resumable, save_atomically
+from nsr.train.checkpoint import CHECKPOINT_VERSION, alone_in, find_resumable, save_atomically
 from nsr.train.data import TrainingData, load_training_data
 from nsr.train.graph import GraphTrainer, obstacle
-from nsr.train.memory import PeakMemory, fitting_samples, free_bytes, shortage_named
+from nsr.train.memory import SMALLEST, PeakMemory, fitting_samples, free_bytes, shortage_named
 from nsr.train.metrics import MetricsLog, truncate_metrics
 from nsr.train.model_file import save_model
 from nsr.train.optim import make_optimizer, rate_factor, set_rates
+from nsr.train.ranks import ALONE, Ranks
 from nsr.train.step import StepResult, next_ray_count, training_step, update_occupancy
 from nsr.train.watchdog import check_geometry, check_loss
 
@@ -42,8 +46,8 @@ class Seen(NamedTuple):
 class Trainer:
     """All state of a run; everything in it that changes goes into the checkpoint."""
 
-    def __init__(self, scene: Scene, config: Config, out: Path, device: torch.device):
-        self.scene, self.config, self.out, self.device = scene, config, out, device
+    def __init__(self, scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE):
+        self.scene, self.config, self.out, self.device, self.ranks = scene, config, out, device, ranks
         backend = resolve_backend(config.train.backend, device)
         marcher = resolve_backend(config.train.march.backend, device)
         why_not = obstacle(backend, marcher)
@@ -55,13 +59,14 @@ class Trainer:
             if not why_not:
                 self.graph = GraphTrainer(
                     self.model, self.occupancy, self.data.store, config.train, device,
-                    known=self.data.points, patches=self.data.patches,
+                    known=self.data.points, patches=self.data.patches, ranks=ranks,
                 )  # fmt: skip
-                _make_ready(self.graph, device)
+                _make_ready(self.graph, device, ranks)
             else:
                 self.optimizer = make_optimizer(self.model, config.train.optim)
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
         self.step, self.rays, self.seconds, self.seen = 0, config.train.start_rays, 0.0, Seen(0, 0)
+        self.samples, self.shortages = config.train.samples, list[dict[str, int]]()
         self.backends = {"field": backend, "march": marcher, "step": "separate" if why_not else "graph"}
         get_logger().info(
             "back ends: field %s, march %s; step %s", backend, marcher, f"separate ({why_not})" if why_not else "graph"
@@ -72,7 +77,9 @@ class Trainer:
         self.identity = {"settings": hash_json(self.settings), "data": self.data.digest, "kind of step": self.backends["step"]}
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, on the first rank."""
+        if not self.ranks.first:
+            return
         state = {
             "version": CHECKPOINT_VERSION,
             "identity": self.identity,
@@ -85,6 +92,7 @@ class Trainer:
             "occupancy": self.occupancy.state(),
             "generator": self.generator.get_state(),
             "similarity": self.scene.similarity.to_dict(),
+            "cost": current().cost(),
         }
         save_atomically(state, self.checkpoint)
 
@@ -102,16 +110,41 @@ class Trainer:
         else:
             self.graph.load(state["optimizer"], self.step)
         self.generator.set_state(state["generator"].cpu())
+        current().carry(state.get("cost", {}))
         get_logger().info("resumed at step %d of %d", self.step, self.config.train.steps)
         return True
 
     def advance(self) -> StepResult:
-        """One optimisation step."""
+        """One optimisation step; where memory runs out, it is tried again with half the samples, as long as these are enough."""
         self.step += 1
         with shortage_named(f"step {self.step}", f"set train.samples below {self.budget()}, or lower train.max_rays"):
-            if self.graph is None:
-                return self._separate_step(self.step - 1)
-            self.graph.advance(self.step - 1)
+            while True:
+                try:
+                    return self._step(self.step - 1)
+                except torch.cuda.OutOfMemoryError:
+                    if self.budget() // 2 < SMALLEST or self.ranks.count > 1:  # ranks must go on in step
+                        raise
+                # Not in the handler, which keeps the failed step's tensors alive.
+                self._shrink(self.budget() // 2)
+
+    def _shrink(self, samples: int) -> None:
+        """Go on with fewer samples a step."""
+        get_logger().warning(
+            "step %d: GPU memory ran out; trying again with %d samples a step instead of %d", self.step, samples, self.budget()
+        )
+        self.shortages.append({"step": self.step, "samples": samples})
+        self.samples, self.rays = samples, max(16, self.rays // 2)
+        if self.graph is not None:
+            self.graph.shrink(samples)
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _step(self, step: int) -> StepResult:
+        if self.graph is None:
+            return self._separate_step(step)
+        self.graph.advance(step)
         facts = dict(self.graph.facts)
         loss, mse, rays, samples, _ = (facts.pop(name) for name in ("loss", "mse", "rays", "samples", "wanted"))
         return StepResult(loss, facts, mse, rays, samples)
@@ -122,17 +155,31 @@ class Trainer:
         if step % train.march.grid_every == 0:
             update_occupancy(self.model, self.occupancy, train, step=step, generator=self.generator)
         set_rates(self.optimizer, rate_factor(train.optim, step, train.steps))
+        # Ranks share what the occupancy draws, and draw rays of their own, which depend on seed, rank and step only.
+        alone = self.ranks.count == 1
+        own = self.generator if alone else torch.Generator(self.device).manual_seed(self.ranks.seed(train.seed, step + 1))
         result = training_step(
-            self.model, self.occupancy, self.data.store, train, step=step, rays=self.rays, generator=self.generator,
+            self.model, self.occupancy, self.data.store, train, step=step, rays=self.rays, generator=own,
             points=self.data.points, patches=self.data.patches,
         )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
         if result.loss.requires_grad:
             result.loss.backward()
+        self.ranks.average_gradients(self.model.parameters())
+        if result.loss.requires_grad or not alone:
             self.optimizer.step()
-        self.rays = next_ray_count(self.rays, int(result.samples), train)
+        result = result if alone else self._of_all(result)
+        self.rays = next_ray_count(self.rays, int(result.samples) // self.ranks.count, train, self.samples)
         self.seen = Seen(self.seen.rays + int(result.rays), self.seen.samples + int(result.samples))
         return result
+
+    def _of_all(self, result: StepResult) -> StepResult:
+        """Loss and error of all ranks, and their rays and samples together; the terms stay this rank's."""
+        counts = (torch.tensor(float(number), device=self.device) for number in (result.rays, result.samples))
+        loss, mse, rays, samples = self.ranks.means([result.loss, result.mse, *counts])
+        return StepResult(
+            loss, result.terms, mse, round(float(rays) * self.ranks.count), round(float(samples) * self.ranks.count)
+        )
 
     def seen_so_far(self) -> Seen:
         """Rays and samples of all steps; waits for the device."""
@@ -140,7 +187,7 @@ class Trainer:
 
     def budget(self) -> int:
         """Samples a step aimed at: `train.samples`, or fewer where the GPU has no room for them."""
-        return self.config.train.samples if self.graph is None else self.graph.samples
+        return self.samples if self.graph is None else self.graph.samples
 
     def record(self, result: StepResult, rays_per_second: float) -> dict[str, Any]:
         """Metrics of a step, as plain numbers."""
@@ -161,10 +208,12 @@ class Trainer:
         }
 
 
-def _make_ready(graph: GraphTrainer, device: torch.device) -> None:
-    """Compile the step's kernels, and find the samples a step for which the GPU has room."""
+def _make_ready(graph: GraphTrainer, device: torch.device, ranks: Ranks = ALONE) -> None:
+    """Compile the step's kernels, and find the samples a step for which all ranks' GPUs have room."""
     if device.type != "cuda":
         return
+    if not ranks.first:
+        ranks.wait()  # what the first rank compiles is only read here
     start, kernels = time.monotonic(), 0
 
     def need(samples: int) -> int | None:
@@ -177,7 +226,10 @@ def _make_ready(graph: GraphTrainer, device: torch.device) -> None:
             return None
         return peak.bytes
 
-    graph.limit(fitting_samples(graph.samples, free_bytes(device), need))
+    fitting = fitting_samples(graph.samples, free_bytes(device), need)
+    if ranks.first:
+        ranks.wait()
+    graph.limit(ranks.least(fitting))
     get_logger().info("%d kernels ready after %.1f s", kernels, time.monotonic() - start)
 
 
@@ -186,39 +238,49 @@ def psnr(mse: float) -> float:
     return -10.0 * math.log10(max(mse, 1e-12))
 
 
-def train_scene(scene: Scene, config: Config, out: Path, device: torch.device) -> dict[str, Any]:
+def train_scene(scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Train a scene, or continue where a killed run of the same settings and data stopped.
 
-    Writes `model.pt`, `train.json`, `metrics.jsonl` and `checkpoint/last.pt` into `out`.
+    Writes `model.pt`, `train.json`, `metrics.jsonl` and `checkpoint/last.pt` into `out`; of several ranks the first one does.
 
     Returns:
-        The content of `train.json`.
+        The content of `train.json`; {} on other ranks.
 
     Raises:
         TrainingDiverged, CheckpointError, DataError, OutOfMemory.
     """
     reset_peak_memory(device)
-    trainer = Trainer(scene, config, out, device)
-    out.mkdir(parents=True, exist_ok=True)
-    resumed = trainer.resume()
+    with alone_in(out / "checkpoint") if ranks.first else nullcontext():
+        ranks.wait()
+        trainer = Trainer(scene, config, out, device, ranks)
+        resumed = trainer.resume()
+        ranks.wait()
+        return _train(trainer, resumed)
+
+
+def _train(trainer: Trainer, resumed: bool) -> dict[str, Any]:
+    """Take all steps and write the results."""
+    out, train = trainer.out, trainer.config.train
     # Beside the checkpoint, because a workflow engine deletes the outputs of a killed job before it runs it again.
-    metrics_file = trainer.checkpoint.with_name("metrics.jsonl")
+    metrics_file = trainer.checkpoint.with_name("metrics.jsonl") if trainer.ranks.first else Path(os.devnull)
+    if not trainer.ranks.first:
+        _run(trainer, metrics_file)
+        return {}
     if resumed:
         truncate_metrics(metrics_file, trainer.step)
     else:
-        metrics_file.parent.mkdir(exist_ok=True)
         metrics_file.unlink(missing_ok=True)
     _run(trainer, metrics_file)
-    train = config.train
     info = {
         "step": trainer.step,
         "train_views": list(trainer.data.names),
         "masked": trainer.data.masked,
-        "scene": scene.name,
-        "device": device_name(device),
+        "scene": trainer.scene.name,
+        "device": device_name(trainer.device),
     }
-    save_model(out / "model.pt", trainer.model, trainer.occupancy.occupied, scene.similarity, train, info)
-    shutil.copyfile(metrics_file, out / "metrics.jsonl")
+    save_model(out / "model.pt", trainer.model, trainer.occupancy.occupied, trainer.scene.similarity, train, info)
+    with whole_file(out / "metrics.jsonl") as partial:
+        shutil.copyfile(metrics_file, partial)
     summary = _summary(trainer, metrics_file, resumed)
     write_json(out / "train.json", summary)
     return summary
@@ -257,6 +319,8 @@ def _summary(trainer: Trainer, metrics_file: Path, resumed: bool) -> dict[str, A
         "scene": trainer.scene.name,
         "steps": trainer.step,
         "samples_a_step": trainer.budget(),
+        "shortages": trainer.shortages,
+        "ranks": trainer.ranks.count,
         "seconds": trainer.seconds,
         "samples_per_second": trainer.seen_so_far().samples / max(trainer.seconds, 1e-9),
         "backends": trainer.backends,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nsr.log import get_logger
+from nsr.provenance import whole_file
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -28,7 +30,8 @@ def truncate_metrics(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             continue  # the line that the kill cut off
-    path.write_text("".join(line + "\n" for line in kept))
+    with whole_file(path) as partial:  # a second kill here must not lose the records of the first run
+        partial.write_text("".join(line + "\n" for line in kept))
 
 
 class MetricsLog:
@@ -38,7 +41,7 @@ class MetricsLog:
         self.path, self.steps, self.start = path, steps, start
         self.began = self.last_line = time.monotonic()
         self.bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and path != Path(os.devnull):  # of several ranks, the one that writes
             columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
             self.bar = Progress(*columns, console=Console(stderr=True))
             self.task = self.bar.add_task("training", total=steps, completed=start)

@@ -110,10 +110,15 @@ def update_occupancy(
     )
 
 
-def next_ray_count(rays: int, samples: int, config: TrainConfig) -> int:
-    """Rays of the next step, so that the samples approach `config.samples`; smoothed, within the bounds."""
-    wanted = rays * config.samples / max(1, samples)
-    return int(min(max(0.9 * rays + 0.1 * wanted, 16), config.max_rays))
+def next_ray_count(rays: int, samples: int, config: TrainConfig, budget: int | None = None) -> int:
+    """Rays of the next step, so that the samples approach `budget` (None: `config.samples`); smoothed, within the bounds.
+
+    With a smaller budget the most rays are as much fewer, as in the graph step.
+    """
+    budget = config.samples if budget is None else budget
+    wanted = rays * budget / max(1, samples)
+    most = max(16, config.max_rays * budget // config.samples)
+    return int(min(max(0.9 * rays + 0.1 * wanted, 16), most))
 
 
 def _target(batch: RayBatch, store: PixelStore, background: Tensor | None, *, learned: bool) -> Tensor:

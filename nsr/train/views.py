@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import asdict
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 from nsr.config import RenderConfig
 from nsr.log import get_logger
-from nsr.provenance import check_replaceable, write_json
+from nsr.provenance import check_replaceable, manifest, write_json
 from nsr.rendering.render import RenderedView, render_view
 from nsr.rendering.volume import plain_background
 from nsr.scene.scene import Scene
@@ -50,6 +51,7 @@ def render_scene(trained: TrainedModel, scene: Scene, out: Path, config: RenderC
             files = _write_view(partial, view.name, rendered, trained.similarity.scale)
             size = {"width": width, "height": height, "K": K.tolist()}
             facts["views"][view.name] = {**files, **size, "seen_in_training": view.name in seen}
+        facts |= {"settings": asdict(config), "manifest": manifest()}
         write_json(partial / "render.json", facts)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(partial, out)

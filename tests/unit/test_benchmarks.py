@@ -24,6 +24,7 @@ PROGRAMS = {
     "patch": [],
     "mesh": [],
     "train": ["--scene", "scene"],
+    "multi_gpu": ["--scene", "scene"],
 }
 WITHOUT_GPU = ("workflow", "views")
 
@@ -174,3 +175,9 @@ def test_many_views_stay_within_the_limit(monkeypatch, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[2:]}
     assert set(rows) == {"prepare", "load", "rays"}
     assert (rows["load"][2], rows["load"][3]) == ("0.00", "0.00")
+
+
+def test_lines_of_nvidia_smi():
+    text = "0, GPU-a, 97, 2031\n1, GPU-b, [N/A], 5\n0, GPU-a, 3, 2"
+    found = program("multi_gpu").read_samples(text + "\n1, GP")
+    assert [(sample.uuid, sample.busy, sample.memory) for sample in found] == [("GPU-a", 97.0, 2031.0), ("GPU-a", 3.0, 2.0)]

@@ -13,6 +13,7 @@ from nsr.train import loop
 from nsr.train.graph import GraphTrainer
 from nsr.train.loop import Trainer, train_scene
 from nsr.train.memory import SMALLEST, fitting_samples, shortage_named
+from nsr.train.model_file import load_model
 from tests.unit.graph_settings import DEVICE, pixel_store, tiny_config
 from tests.unit.training_scene import quick_config, sphere_scene
 
@@ -73,6 +74,56 @@ def test_torchs_error_is_named():
     assert "CUDA out of memory" in str(found.value)
     with pytest.raises(RuntimeError, match="something else"), shortage_named("step 7", ""):
         raise RuntimeError("something else")
+
+
+def out_of_memory(*arguments, **options):
+    """What torch raises where the GPU's allocator has no more."""
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_a_step_that_has_no_room_is_tried_again_with_half_the_samples(scene, tmp_path, monkeypatch, caplog):
+    """Another program takes memory in the middle of training, twice; the run ends all the same and says what happened."""
+    step, asked = loop.training_step, []
+
+    def short_at_5_and_8(*arguments, **options):
+        asked.append((options["step"] + 1, options["rays"]))
+        if len(asked) in (5, 9):
+            out_of_memory()
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(loop, "training_step", short_at_5_and_8)
+    monkeypatch.setattr(loop, "SMALLEST", 100)
+    config = quick_config(steps=12, samples=1600, start_rays=120)
+    summary = train_scene(scene, config, tmp_path, torch.device("cpu"))
+    assert [number for number, _ in asked] == [1, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 12]
+    assert asked[5][1] == asked[4][1] // 2
+    assert max(rays for _, rays in asked[10:]) <= config.train.max_rays // 4
+    assert summary["samples_a_step"] == 400
+    assert summary["shortages"] == [{"step": 5, "samples": 800}, {"step": 8, "samples": 400}]
+    assert "step 5: GPU memory ran out; trying again with 800 samples a step instead of 1600" in caplog.text
+    assert load_model(tmp_path / "model.pt", torch.device("cpu")).info["step"] == 12
+
+
+def test_half_of_too_little_is_not_tried(scene, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "training_step", out_of_memory)
+    with pytest.raises(OutOfMemory, match=rf"step 1: .*train\.samples below {4 * SMALLEST}"):
+        train_scene(scene, quick_config(samples=4 * SMALLEST), tmp_path, torch.device("cpu"))
+    assert caplog.text.count("trying again") == 2
+
+
+def test_the_graph_step_begins_anew_with_fewer_samples(scene, monkeypatch):
+    """What a broken step added to the table's gradient is gone, and the next one is of the smaller size."""
+    graph = tiny_graph(scene, samples=128, max_rays=32, start_rays=32)
+    graph.storages[0].gradient.fill_(7.0)
+    graph.shrink(64)
+    assert not graph.storages[0].gradient.any()
+    before = graph.model.sdf.table.detach().clone()
+    graph.advance(0)
+    assert int(graph.step) == 1
+    assert 0 < int(graph.facts["rays"]) <= 16
+    moved = (graph.model.sdf.table.detach() - before).abs()
+    assert 0 < float(moved.max()) < 0.1
+    assert bool((moved == 0).any()), "the 7 was everywhere"
 
 
 @pytest.mark.parametrize("where", ["training_step", "load_training_data"])

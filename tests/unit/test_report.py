@@ -314,7 +314,8 @@ def test_program_prints_table_and_path_and_leaves_no_partial_file(made, tmp_path
     options = {"--results": root / "results", "--runs": root / "runs.json", "--out": tmp_path / "r"}
     assert cli.run(program.build_parser(), program.main, [str(part) for pair in options.items() for part in pair]) == 0
     assert capsys.readouterr().out == f"{to_text(rows)}\nreport: {tmp_path / 'r' / 'index.html'}\n"
-    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == ["index.html", "summary.md", "summary.tex", "summary.tsv"]
+    names = ["costs.tsv", "index.html", "summary.md", "summary.tex", "summary.tsv"]
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == names
     assert cli.run(program.build_parser(), program.main, ["--results", ".", "--runs", "absent.json", "--out", str(tmp_path)]) == 2
 
 

@@ -214,3 +214,14 @@ def test_an_ablation_runs_every_variant_with_every_seed_and_nothing_else(fresh: 
     assert "rule report:" not in text and "rule texture:" not in text and "/nsr/" not in text
     wrong = fresh.snakemake("-n", "ablation", "--config", "ablation=none.yaml", check=False)
     assert "none.yaml: cannot be read" in wrong
+
+
+def test_cores_are_divided_among_gpus(fresh: Checkout) -> None:
+    """So that four jobs on four GPUs run at the same time, and one job alone has its eight threads."""
+
+    def threads(*arguments: str) -> set[str]:
+        text = fresh.snakemake("-n", "--printshellcmds", "--config", "device=cuda", *arguments)
+        return set(re.findall(r"scripts/(?:train|mesh|tsdf|render)\.py .*--threads (\d+)", text))
+
+    assert threads("--cores", "16", "--resources", "gpu=4") == {"4"}
+    assert threads("--cores", "16") == {"8"}

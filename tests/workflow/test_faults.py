@@ -1,0 +1,116 @@
+"""The workflow under faults: killed, with a scene that cannot be done, with damaged results. A rerun finishes and repeats nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+from tests.workflow.checkout import STUB, Checkout
+
+# What one run of the two scenes calls; see `name_of` in the stub.
+OF_BOTH = ("prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_views")
+CALLS = {f"{stage} {scene}" for stage in OF_BOTH for scene in ("photographed", "posed")} | {
+    "sfm photographed", "evaluate_mesh photographed mesh", "evaluate_mesh photographed tsdf", "report",
+}  # fmt: skip
+
+
+def calls(checkout: Checkout) -> Counter[str]:
+    """How often each stage was called and ended well, since this was asked last."""
+    path = checkout.root / "calls.txt"
+    found = Counter(path.read_text().splitlines()) if path.exists() else Counter()
+    path.unlink(missing_ok=True)
+    return found
+
+
+def contents(checkout: Checkout) -> dict[str, bytes]:
+    """All results."""
+    root = checkout.root / "results"
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def faults(checkout: Checkout, **what: str) -> None:
+    """What goes wrong from now on."""
+    (checkout.root / "faults.json").write_text(json.dumps({key.replace("_", " "): value for key, value in what.items()}))
+
+
+def killed(checkout: Checkout) -> None:
+    """Start snakemake with a training that hangs, and kill it and all its jobs, as a machine that stops does."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor"]
+    environment = {**os.environ, "PYTHONPATH": str(STUB)}
+    process = subprocess.Popen(command, cwd=checkout.root, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (checkout.root / "hanging").exists():
+        assert process.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_kill_9_of_the_workflow(fresh: Checkout, finished: Checkout) -> None:
+    """Nothing finished is done again, the half-written model is, and every result is what an undisturbed run leaves."""
+    faults(fresh, train_posed="hang")
+    killed(fresh)
+    before = calls(fresh)
+    assert (fresh.root / "results/main/posed/nsr/model.pt").read_text() == "half"
+    faults(fresh)
+    fresh.snakemake("--unlock")
+    fresh.snakemake("--rerun-incomplete")
+    after = calls(fresh)
+    assert before + after == Counter(CALLS)
+    assert "train posed" in after
+    assert contents(fresh) == contents(finished)
+    assert (fresh.root / "report/summary.tsv").read_bytes() == (finished.root / "report/summary.tsv").read_bytes()
+
+
+def test_a_scene_that_cannot_be_done_leaves_the_others(fresh: Checkout, finished: Checkout) -> None:
+    faults(fresh, prepare_posed="fail", report="real")
+    text = fresh.snakemake("--keep-going", check=False)
+    done = calls(fresh)
+    assert done == Counter(call for call in CALLS if "photographed" in call), "all of the other scene, each once"
+    # The diagnosis, by name, in the report that a failed run leaves.
+    assert "main/posed" in text and "prepare: the photographs show nothing; take others" in text
+    with (fresh.root / "report/unfinished/summary.tsv").open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert {(row["scene"], row["status"]) for row in rows} == {("photographed", "ok"), ("posed", "failed")}
+    assert {row["reason"] for row in rows if row["scene"] == "posed"} == {"prepare: the photographs show nothing; take others"}
+    page = (fresh.root / "report/unfinished/index.html").read_text()
+    assert "the photographs show nothing; take others" in page
+    assert not (fresh.root / "report/index.html").exists(), "the whole report is that of all scenes"
+    # The photographs are better now: only this scene and the report are left to do.
+    faults(fresh)
+    fresh.snakemake()
+    assert set(calls(fresh)) == {call for call in CALLS if "posed" in call.split()} | {"report"}
+    assert contents(fresh) == contents(finished)
+    assert not (fresh.root / "report/unfinished").exists()
+
+
+def test_a_damaged_result_is_made_again(finished: Checkout) -> None:
+    """A stage that cannot read its input says to delete it: then that is made again and what follows from it, nothing else."""
+    calls(finished)
+    before = contents(finished)
+    for name in ("posed/nsr/mesh.ply", "photographed/nsr/evaluate/views.json"):
+        (finished.root / "results/main" / name).unlink()
+    finished.snakemake()
+    assert calls(finished) == Counter({"mesh posed", "texture posed", "evaluate_views photographed", "report"})
+    assert contents(finished) == before
+
+
+def test_a_stage_that_ran_again_and_failed_is_done_by_the_next_run(finished: Checkout) -> None:
+    """Its results are gone then, and the report of before is still there and looks up to date."""
+    calls(finished)
+    before = contents(finished)
+    faults(finished, texture_posed="fail")
+    (finished.root / "results/main/posed/nsr/texture/texture.json").unlink()
+    finished.snakemake(check=False)
+    assert (finished.root / "report/index.html").exists()
+    faults(finished)
+    finished.snakemake()
+    assert calls(finished) == Counter({"report": 2, "texture posed": 1})  # the report of the failed run, and the whole one
+    assert contents(finished) == before
