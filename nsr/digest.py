@@ -28,6 +28,7 @@ _NOT_HASHED = {
     "nsr.config_checks",
     "nsr.config_data",
     "nsr.config_overrides",
+    "nsr.config_results",
     "nsr.config_schema",
     "nsr.digest",
     "nsr.errors",
