@@ -44,17 +44,17 @@ model:
   radiance: {hidden: 16, layers: 1, view_degree: 1}
   background: {kind: random}
 train:
-  steps: 400
-  samples: 3000
-  start_rays: 128
-  max_rays: 512
-  anneal_steps: 100
+  steps: 120
+  samples: 1500
+  start_rays: 64
+  max_rays: 256
+  anneal_steps: 40
   use_masks: required
   march: {steps: 64, grid_resolution: 16, grid_warmup: 16}
   loss: {mask: 0.1}
   optim: {warmup_steps: 10}
-  checkpoint_every: 50
-mesh: {resolution: 48}
+  checkpoint_every: 20
+mesh: {resolution: 32}
 tsdf: {voxel: 0.05, downscale: 1}
 texture: {size: 256, faces: 1000}
 evaluate: {samples: 5000}
