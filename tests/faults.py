@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import trimesh
 
+from tests.source_tree import STAGES
 from tests.unit.dataset_writers import TrueView, write_neus
 from tests.unit.look_at import look_at
 from tests.unit.training_scene import RADIUS, K, photograph
@@ -44,17 +45,17 @@ model:
   radiance: {hidden: 16, layers: 1, view_degree: 1}
   background: {kind: random}
 train:
-  steps: 400
-  samples: 3000
-  start_rays: 128
-  max_rays: 512
-  anneal_steps: 100
+  steps: 120
+  samples: 1500
+  start_rays: 64
+  max_rays: 256
+  anneal_steps: 40
   use_masks: required
   march: {steps: 64, grid_resolution: 16, grid_warmup: 16}
   loss: {mask: 0.1}
   optim: {warmup_steps: 10}
-  checkpoint_every: 50
-mesh: {resolution: 48}
+  checkpoint_every: 20
+mesh: {resolution: 32}
 tsdf: {voxel: 0.05, downscale: 1}
 texture: {size: 256, faces: 1000}
 evaluate: {samples: 5000}
@@ -82,18 +83,20 @@ class Place:
 
     root: Path
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *targets: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
         """A call of snakemake in a session of its own."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", "--rerun-incomplete", *arguments]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", "--rerun-incomplete"]
+        # One thread each: so small a problem gains nothing from more, and two jobs run side by side.
+        command += ["--set-threads", *(f"{rule}=1" for rule in STAGES if rule != "check"), *options, "--", *targets]
         environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             command, cwd=self.root, env=environment, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def run(self, *arguments: str, good: bool = True) -> str:
+    def run(self, *targets: str, options: Sequence[str] = (), good: bool = True) -> str:
         """Output of a call that must end well, or must not."""
-        process = self.start(*arguments)
+        process = self.start(*targets, options=options)
         text = process.communicate()[0]
         assert (process.returncode == 0) == good, text
         return text
@@ -130,7 +133,7 @@ def killed_workflow(place: Place) -> str:
     place.until("tiny/checkpoint/last.pt", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    place.run("--unlock")
+    place.run(options=["--unlock"])
     return "steps since the last checkpoint"
 
 
@@ -191,7 +194,7 @@ def damaged_result(place: Place) -> str:
     before = model.stat()
     model.write_bytes(model.read_bytes()[: before.st_size // 2])
     os.utime(model, (before.st_atime, before.st_mtime))
-    assert "model.pt: corrupt" in place.run("--keep-going", good=False)
+    assert "model.pt: corrupt" in place.run(options=["--keep-going"], good=False)
     model.unlink()
     return "the last steps of the training, which goes on from its checkpoint"
 
@@ -201,7 +204,7 @@ def impossible_scene(place: Place) -> str:
     cameras = place.root / "data/second/cameras_sphere.npz"
     whole = cameras.read_bytes()
     cameras.write_bytes(b"")
-    place.run("--keep-going", good=False)
+    place.run(options=["--keep-going"], good=False)
     with (place.root / "report/unfinished/summary.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [row["status"] for row in rows] == ["ok", "ok", "failed", "failed"]

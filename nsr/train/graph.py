@@ -89,7 +89,7 @@ class GraphTrainer:
         self._tabulate()
         self._make_optimizer()
         self.facts: dict[str, Tensor] = {}
-        self._replay = Replays(device, lambda: self.optimizer.zero_grad(set_to_none=True))
+        self.replay = Replays(device, lambda: self.optimizer.zero_grad(set_to_none=True))
 
     def _tabulate(self) -> None:
         self.names, values = tabulated(self.config, self.model.config, self.terms)
@@ -121,8 +121,8 @@ class GraphTrainer:
     def advance(self, step: int) -> None:
         """Take training step `step`; the results are in `facts`, on the device."""
         if step % self.config.march.grid_every == 0:
-            self._replay("occupancy", self._update_occupancy)
-        self._replay("step", self._train)
+            self.replay("occupancy", self._update_occupancy)
+        self.replay("step", self._train)
 
     def limit(self, samples: int) -> None:
         """Aim at fewer samples a step, with as much fewer rays at most; no step may be captured yet."""
@@ -135,7 +135,7 @@ class GraphTrainer:
 
         Nothing but gradients can be half done: parameters, counters and occupancy change at a step's end.
         """
-        self._replay.forget()
+        self.replay.forget()
         self.facts = {}
         self.optimizer.zero_grad(set_to_none=True)
         for storage in self.storages:

@@ -255,7 +255,11 @@ def train_scene(scene: Scene, config: Config, out: Path, device: torch.device, r
         trainer = Trainer(scene, config, out, device, ranks)
         resumed = trainer.resume()
         ranks.wait()
-        return _train(trainer, resumed)
+        try:
+            return _train(trainer, resumed)
+        finally:
+            if trainer.graph is not None:
+                trainer.graph.replay.forget()  # before NCCL is shut down, whose work they hold
 
 
 def _train(trainer: Trainer, resumed: bool) -> dict[str, Any]:

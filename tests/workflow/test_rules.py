@@ -43,7 +43,7 @@ def test_rule_is_complete(rule: str) -> None:
 @pytest.mark.parametrize("rule", ["train", "mesh", "tsdf", "render"])
 def test_gpu_rules_ask_for_one_and_take_the_device_as_resource(rule: str) -> None:
     block = blocks()[rule]
-    assert "gpu=gpus" in block
+    assert ("gpu=train_gpus" if rule == "train" else "gpu=gpus") in block
     assert "--device {resources.device}" in block
 
 
@@ -225,3 +225,10 @@ def test_cores_are_divided_among_gpus(fresh: Checkout) -> None:
 
     assert threads("--cores", "16", "--resources", "gpu=4") == {"4"}
     assert threads("--cores", "16") == {"8"}
+
+
+def test_a_training_on_several_gpus_asks_for_them(fresh: Checkout) -> None:
+    text = fresh.snakemake("-n", "--config", "device=cuda", "settings={train: {gpus: 2}}")
+    asked = dict(re.findall(r"^rule (\w+):(?:\n    .*)*?\n    resources: .*\bgpu=(\d)", text, re.MULTILINE))
+    assert asked["train"] == "2"
+    assert asked["mesh"] == "1"
