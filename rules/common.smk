@@ -319,7 +319,9 @@ def final_files():
 
 
 def print_summary():
-    """Say where the report lies and what it measured."""
+    """Say where the report lies and what it measured; nothing where something else was asked for, as preflight."""
+    if not Path(f"{REPORT}/summary.tsv").is_file():
+        return
     from nsr.report.tables import to_text
 
     with open(f"{REPORT}/summary.tsv", newline="") as file:
