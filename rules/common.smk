@@ -367,8 +367,10 @@ def final_files():
 
 
 def print_summary():
-    """Say where the report lies and what it measured; that of an earlier failure is out of date."""
-    shutil.rmtree(f"{REPORT}/{UNFINISHED}", ignore_errors=True)
+    """Say where the report lies and what it measured; nothing where something else was asked for, as preflight."""
+    if not Path(f"{REPORT}/summary.tsv").is_file():
+        return
+    shutil.rmtree(f"{REPORT}/{UNFINISHED}", ignore_errors=True)  # that of an earlier failure is out of date
     from nsr.report.tables import to_text
 
     with open(f"{REPORT}/summary.tsv", newline="") as file:

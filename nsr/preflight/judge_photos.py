@@ -74,7 +74,7 @@ def judge_masks(scene: Scene, facts: Sequence[PhotoFacts]) -> list[Finding]:
         found.append(Finding(level, "masks", text, "make these masks again, or leave the photographs out"))
     shown = np.array([item.mask_in_ball for name, item in upright if item.object_share > 1e-4])
     if len(shown) and np.median(shown) < 0.8:
-        text = f"in the median photograph {np.median(shown):.0%} of the object lie within the region"
+        text = f"in the median photograph {np.median(shown):.0%} of the object lies within the region"
         change = "region=masks in the list of scenes fits the region to the object"
         found.append(Finding("stop" if np.median(shown) < 0.3 else "warning", "region", text, change))
     if len(pairs) < len(facts):

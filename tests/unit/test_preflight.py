@@ -96,7 +96,7 @@ def test_a_region_far_off_the_object(good: Scene) -> None:
         moved = replace(good, similarity=Similarity(ball.scale, ball.R, ball.t + [shift, 0, 0]))
         assert any(text.startswith(level) for text in bad(moved, "region")), bad(moved, "region")
     small = replace(good, similarity=Similarity(ball.scale / 4, ball.R, ball.t))
-    assert "of the object lie within the region" in bad(small, "region")[0]
+    assert "of the object lies within the region" in bad(small, "region")[0]
 
 
 def test_cameras_on_one_side_and_too_few(good: Scene) -> None:
