@@ -211,7 +211,7 @@ def test_an_ablation_runs_every_variant_with_every_seed_and_nothing_else(fresh: 
     assert sorted(trained) == sorted((s, f"results/main/{s}/{name}") for s in ("photographed", "posed") for name in names)
     assert re.findall(r'scripts/train.py .*?ablation.two.seed4 .*?"seed": (\d+)', text) == ["4", "4"]
     assert len(re.findall(r"^rule evaluate_mesh:", text, re.MULTILINE)) == 4
-    assert "rule report:" not in text and "rule texture:" not in text and "/nsr/" not in text
+    assert "rule report:" not in text and "rule texture:" not in text and "/nsr/model.pt" not in text
     wrong = fresh.snakemake("-n", "ablation", "--config", "ablation=none.yaml", check=False)
     assert "none.yaml: cannot be read" in wrong
 
