@@ -373,6 +373,8 @@ def print_summary():
     shutil.rmtree(f"{REPORT}/{UNFINISHED}", ignore_errors=True)  # that of an earlier failure is out of date
     from nsr.report.tables import to_text
 
+    if not Path(f"{REPORT}/summary.tsv").is_file():
+        return  # only some results were asked for
     with open(f"{REPORT}/summary.tsv", newline="") as file:
         rows = [{key: number_or_text(text) for key, text in row.items() if text} for row in csv.DictReader(file, delimiter="\t")]
     print(to_text(rows))
