@@ -21,6 +21,7 @@ from nsr import digest, manifest
 from nsr.config import ever_positive, section
 from nsr.errors import ConfigError
 from nsr.provenance import hash_files, hash_json
+from nsr.resources import demand, report_demand, scene_size
 from nsr.runs import list_runs
 
 # Stages run with the interpreter that runs snakemake and with the very checkout whose code is hashed.
@@ -214,6 +215,40 @@ def truth_digest(wildcards):
 def gpus(wildcards):
     """GPUs that a job asks for: one where `device` says or finds that there are any."""
     return 1 if SETUP.device == "cuda" or (SETUP.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir()) else 0
+
+
+@lru_cache(maxsize=None)
+def demand_of(stage, name, method):
+    """Memory and time that a stage asks for, from the scene's photographs and settings."""
+    return demand(stage, scene_size(SCENES[name]), resolved(name, method))
+
+
+def memory(stage):
+    """A function of the wildcards: MB that a job asks for, more at each attempt."""
+
+    def of(wildcards, attempt):
+        return demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt).memory
+
+    return of
+
+
+def minutes(stage):
+    """A function of the wildcards: minutes after which a scheduler may end a job, more at each attempt."""
+
+    def of(wildcards, attempt):
+        return demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt).minutes
+
+    return of
+
+
+def report_memory(wildcards, attempt):
+    """MB that the report asks for."""
+    return report_demand(len(runs())).at(attempt).memory
+
+
+def report_minutes(wildcards, attempt):
+    """Minutes that the report asks for."""
+    return report_demand(len(runs())).at(attempt).minutes
 
 
 def holds_out(name, method):

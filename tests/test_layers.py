@@ -13,7 +13,7 @@ from tests.source_tree import MODULES, PACKAGE, ROOT, SCRIPTS, STAGES, imports, 
 # From the bottom up; within a line modules may import each other, without cycles.
 LAYERS = (
     ("conventions", "errors", "log", "provenance", "runs"),
-    ("config_schema", "config_checks", "config_data", "config_overrides", "config", "cli", "digest", "manifest"),
+    ("config_schema", "config_checks", "config_data", "config_overrides", "config", "cli", "digest", "manifest", "resources"),
     ("kernels",),
     ("data",),
     ("scene",),

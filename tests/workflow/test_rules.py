@@ -33,8 +33,9 @@ def test_rule_is_complete(rule: str) -> None:
     assert re.match(r'rule \w+:\n    """[A-Z].*\."""\n', block), "no docstring"
     for directive in DIRECTIVES:
         assert re.search(rf"^    {directive}:", block, re.MULTILINE), f"no {directive}"
-    for resource in ("mem_mb", "runtime"):
-        assert f"{resource}=" in block
+    for resource, function in (("mem_mb", "memory"), ("runtime", "minutes")):
+        value = {"report": f"report_{function}", "check": r"\d+"}.get(rule, rf'{function}\("{rule}"\)')
+        assert re.search(rf"^        {resource}={value},$", block, re.MULTILINE)
     assert f'code=code_digest("{rule}")' in block
     assert f"scripts/{rule}.py " in block
     assert "--threads {threads} --log {log:q}" in block
