@@ -300,10 +300,13 @@ def final_files():
 
 
 def print_summary():
-    """Say where the report lies and what it measured."""
+    """Say where the report lies and what it measured, where one was made: single results can be asked for, too."""
     from nsr.report.tables import to_text
 
-    with open(f"{REPORT}/summary.tsv", newline="") as file:
+    summary = Path(REPORT) / "summary.tsv"
+    if not summary.is_file():
+        return
+    with summary.open(newline="") as file:
         rows = [{key: number_or_text(text) for key, text in row.items() if text} for row in csv.DictReader(file, delimiter="\t")]
     print(to_text(rows))
     print(f"report: {REPORT}/index.html")

@@ -90,6 +90,13 @@ def test_jobs_of_a_list(fresh: Checkout) -> None:
     assert found == scenes | both | measured | views
 
 
+def test_one_result_alone_can_be_asked_for(fresh: Checkout) -> None:
+    """There is no report to speak of then."""
+    fresh.snakemake("results/main/posed/scene/scene.json")
+    assert (fresh.root / "results/main/posed/scene/scene.json").is_file()
+    assert not (fresh.root / "report").exists()
+
+
 def test_points_are_triangulated_for_methods_that_train_with_them(fresh: Checkout) -> None:
     """A method without the term neither asks for the stage nor waits for it, and shares the scene's points with no one."""
     (fresh.root / "config/methods/pointed.yaml").write_text("train:\n  loss:\n    points: [[0, 1.0], [500, 0.0]]\n")
