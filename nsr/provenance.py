@@ -18,6 +18,7 @@ from nsr import __version__
 from nsr.errors import DataError
 
 _PACKAGES = ("torch", "numpy", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "xatlas", "omegaconf")
+_ALLOCATION = {"gpus": "CUDA_VISIBLE_DEVICES", "slurm_job": "SLURM_JOB_ID"}
 
 
 def hash_json(data: Any) -> str:
@@ -49,8 +50,9 @@ def versions() -> dict[str, str]:
 
 
 def manifest(**facts: Any) -> dict[str, Any]:
-    """Facts of a result plus versions, machine and date (UTC)."""
+    """Facts of a result plus versions, machine, the GPUs and the job that a scheduler gave, if one did, and date (UTC)."""
     machine = {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
+    machine |= {key: os.environ[name] for key, name in _ALLOCATION.items() if name in os.environ}
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"versions": versions(), "machine": machine, "date": date, **facts}
 
