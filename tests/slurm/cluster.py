@@ -55,7 +55,7 @@ SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/linux
-MinJobAge=600
+MinJobAge=3600
 KillWait=5
 SlurmctldTimeout=30
 SlurmdTimeout=20
@@ -84,6 +84,11 @@ def why_not() -> str:
         socket.gethostbyname(socket.gethostname())
     except OSError:
         return f"the host's name {socket.gethostname()} has no address; add it to /etc/hosts"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            make_device(Path(folder) / "gpu")
+        except OSError as error:
+            return f"no device can be made here to stand for a GPU ({error.strerror})"
     return ""
 
 
@@ -145,7 +150,7 @@ class Cluster:
         for name in ("state", "spool"):
             (self.state / name).mkdir(parents=True, exist_ok=True)
         for index in range(self.gpus):
-            os.mknod(self.state / f"gpu{index}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))  # like /dev/null
+            make_device(self.state / f"gpu{index}")
         values = {
             "mark": MARK,
             "host": self.host,
@@ -204,6 +209,11 @@ class Cluster:
                 if (folder / "comm").read_text().strip() == "slurmstepd":
                     found.append(int(folder.name))
         return found
+
+
+def make_device(path: Path) -> None:
+    """A character device like /dev/null."""
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
 
 
 def said(*command: str) -> str:

@@ -89,7 +89,7 @@ def test_table_is_that_of_a_local_run(whole: Project, make_project: Callable[...
 def test_node_that_dies_in_training(cluster: Cluster, make_project: Callable[..., Project]) -> None:
     """Slurmd and all of the job are killed; the next attempt goes on at the checkpoint, with twice the memory and time."""
     project = make_project("bob", steps=400)
-    process = project.start(*PROFILE, model("bob"))
+    process = project.start(model("bob"), *PROFILE)
     wait_for(lambda: checkpoint(project, "bob").exists(), 300, "training leaves a checkpoint", project.said)
     [first] = trainings_of(cluster, project)
     asked = cluster.details(first["id"])
@@ -109,7 +109,7 @@ def test_node_that_dies_in_training(cluster: Cluster, make_project: Callable[...
 def test_slurmd_that_dies_alone(cluster: Cluster, make_project: Callable[..., Project]) -> None:
     """The job's own processes live on without slurmd, and snakemake notices nothing."""
     project = make_project("bob", steps=400)
-    process = project.start(*PROFILE, model("bob"))
+    process = project.start(model("bob"), *PROFILE)
     wait_for(lambda: checkpoint(project, "bob").exists(), 300, "training leaves a checkpoint", project.said)
     cluster.kill_slurmd()
     killed = time.monotonic()
@@ -122,10 +122,10 @@ def test_slurmd_that_dies_alone(cluster: Cluster, make_project: Callable[..., Pr
 @pytest.mark.slow()
 def test_training_that_reaches_its_time_limit(cluster: Cluster, make_project: Callable[..., Project]) -> None:
     """A minute is too short; each attempt has a minute more and goes on where the last one was ended."""
-    project = make_project("bob", steps=5000)
+    project = make_project("bob", steps=3500)
     start = time.monotonic()
     resources = ("--set-resources", "train:runtime=attempt", *GPUS)
-    project.run(*PROFILE, "--retries", "5", *resources, model("bob"), seconds=1500)
+    project.run(model("bob"), *PROFILE, "--retries", "5", *resources, seconds=1500)
     trainings = [cluster.details(job["id"]) for job in trainings_of(cluster, project)]
     states = [record["JobState"] for record in trainings]
     assert states[-1] == "COMPLETED"
@@ -141,7 +141,7 @@ def test_snakemake_that_dies_while_jobs_wait(cluster: Cluster, make_project: Cal
     project = make_project("bob", "posed", steps=600)
     targets = [model("bob"), model("posed")]
     alone = ("--set-resources", "train:gpu=3")  # so that one training waits for the other
-    process = project.start(*PROFILE, *alone, *targets)
+    process = project.start(*targets, *PROFILE, *alone)
     wait_for(lambda: sum(bool(list(project.root.glob(f"results/*/{s}/*/checkpoint/last.pt"))) for s in ("bob", "posed")) > 0,
              300, "a training runs", project.said)  # fmt: skip
     wait_for(
@@ -156,7 +156,7 @@ def test_snakemake_that_dies_while_jobs_wait(cluster: Cluster, make_project: Cal
     wait_for(lambda: not [job for job in trainings_of(cluster, project) if job["state"] in ("RUNNING", "COMPLETING", "PENDING")],
              60, "the jobs end", project.said)  # fmt: skip
     project.run("--unlock")
-    project.run(*PROFILE, *targets)
+    project.run(*targets, *PROFILE)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert {job["comment"].split("_wildcards_")[0] for job in jobs_of(cluster, project)} == {"rule_train"}
     assert sorted(project.facts(scene)["resumed"] for scene in ("bob", "posed")) == [False, True]

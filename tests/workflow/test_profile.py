@@ -11,7 +11,7 @@ from tests.workflow.checkout import ROOT, Checkout
 from tests.workflow.test_rules import blocks
 
 PROFILE = yaml.safe_load((ROOT / "config/profiles/slurm/config.yaml").read_text(encoding="utf-8"))
-GPU_RULES = {rule for rule, block in blocks().items() if "gpu=gpus" in block}
+GPU_RULES = {rule for rule, block in blocks().items() if re.search(r"\bgpu=\w*gpus\b", block)}
 
 
 def planned(text: str) -> dict[str, list[dict[str, str]]]:
