@@ -78,7 +78,7 @@ class Project:
         self.processes.append(process)
         return process
 
-    def run(self, *arguments: str, seconds: float = 1200) -> None:
+    def run(self, *arguments: str, seconds: float = 1500) -> None:
         """Run snakemake to a good end."""
         assert self.start(*arguments).wait(seconds) == 0, self.said()
 

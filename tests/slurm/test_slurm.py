@@ -59,7 +59,8 @@ def test_jobs_ask_for_what_their_rules_say(whole: Project, jobs: dict[str, dict[
     assert minutes(record["TimeLimit"]) == asked.minutes
     for comment, record in jobs.items():
         needs_gpu = any(comment.startswith(f"rule_{rule}_") for rule in GPU_RULES)
-        assert record.get("JOB_GRES") == ("gpu:1" if needs_gpu else None), (comment, record)
+        assert record["JOB_GRES"] == ("gpu:1" if needs_gpu else "(null)"), (comment, record)
+        assert record["Requeue"] == "0"
 
 
 def test_trainings_side_by_side_have_gpus_of_their_own(whole: Project, jobs: dict[str, dict[str, str]]) -> None:
@@ -143,7 +144,7 @@ def test_snakemake_that_dies_while_jobs_wait(cluster: Cluster, make_project: Cal
     alone = ("--set-resources", "train:gpu=3")  # so that one training waits for the other
     process = project.start(*targets, *PROFILE, *alone)
     wait_for(lambda: sum(bool(list(project.root.glob(f"results/*/{s}/*/checkpoint/last.pt"))) for s in ("bob", "posed")) > 0,
-             300, "a training runs", project.said)  # fmt: skip
+             900, "a training runs", project.said)  # fmt: skip
     wait_for(
         lambda: [job["state"] for job in trainings_of(cluster, project)].count("PENDING") == 1, 60, "one waits", project.said
     )
