@@ -27,7 +27,7 @@ RESERVED_METHODS = ("scene", "sfm", "points", "preflight")
 # The sections that a method may set; the others belong to the scene, which all methods share.
 METHOD_SECTIONS = ("model", "train", "mesh", "tsdf", "texture", "render", "evaluate")
 _REGIONS = ("auto", "format", "masks", "points", "cameras")
-_PHOTOS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+PHOTOS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def source_files(row: SceneRow, masks: bool = True) -> list[str]:
     paths = [Path(value) for value in (row.source, row.masks if masks else "") if value]
     found = {file for path in paths for file in (_files(path) if path.is_dir() else [path])}
     if row.format == "photos":
-        found = {path for path in found if path.suffix.lower() in _PHOTOS}
+        found = {path for path in found if path.suffix.lower() in PHOTOS}
     return sorted(path.as_posix() for path in found - {Path(row.ground_truth)})
 
 

@@ -19,6 +19,7 @@ from nsr.errors import DataError
 from nsr.job import Job, current
 
 _PACKAGES = ("torch", "numpy", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "xatlas", "omegaconf")
+_ALLOCATION = {"gpus": "CUDA_VISIBLE_DEVICES", "slurm_job": "SLURM_JOB_ID"}
 
 
 def hash_json(data: Any) -> str:
@@ -50,11 +51,13 @@ def versions() -> dict[str, str]:
 
 
 def manifest(**facts: Any) -> dict[str, Any]:
-    """Facts of a result plus versions, machine, date (UTC), and of the running job: stage, code, settings, inputs and cost.
+    """Facts of a result plus versions, machine, the GPUs and the job that a scheduler gave, date (UTC), and of the running job: stage, code,
+    settings, inputs and cost.
 
     `seed` is null where the stage draws nothing at random.
     """
     machine = {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
+    machine |= {key: os.environ[name] for key, name in _ALLOCATION.items() if name in os.environ}
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     job = current()
     made = {"stage": job.stage, "code": job.code, "commit": job.commit, "config": dict(job.settings), "inputs": hash_inputs(job)}

@@ -24,6 +24,7 @@ from nsr import ablation, digest, manifest
 from nsr.config import ever_positive, section
 from nsr.errors import ConfigError
 from nsr.provenance import hash_files, hash_json
+from nsr.resources import demand, report_demand, scene_size
 from nsr.runs import list_runs
 
 # Stages run with the interpreter that runs snakemake and with the very checkout whose code is hashed.
@@ -286,6 +287,40 @@ def gpu_threads(wildcards):
     return max(1, min(8, workflow.cores // slots.value))
 
 
+@lru_cache(maxsize=None)
+def demand_of(stage, name, method):
+    """Memory and time that a stage asks for, from the scene's photographs and settings."""
+    return demand(stage, scene_size(SCENES[name]), resolved(name, method))
+
+
+def memory(stage):
+    """A function of the wildcards: MB that a job asks for, more at each attempt."""
+
+    def of(wildcards, attempt):
+        return demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt).memory
+
+    return of
+
+
+def minutes(stage):
+    """A function of the wildcards: minutes after which a scheduler may end a job, more at each attempt."""
+
+    def of(wildcards, attempt):
+        return demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt).minutes
+
+    return of
+
+
+def report_memory(wildcards, attempt):
+    """MB that the report asks for."""
+    return report_demand(len(runs())).at(attempt).memory
+
+
+def report_minutes(wildcards, attempt):
+    """Minutes that the report asks for."""
+    return report_demand(len(runs())).at(attempt).minutes
+
+
 def holds_out(name, method):
     """Whether some views of a scene were kept from training."""
     settings = resolved(name, method)
@@ -373,8 +408,6 @@ def print_summary():
     shutil.rmtree(f"{REPORT}/{UNFINISHED}", ignore_errors=True)  # that of an earlier failure is out of date
     from nsr.report.tables import to_text
 
-    if not Path(f"{REPORT}/summary.tsv").is_file():
-        return  # only some results were asked for
     with open(f"{REPORT}/summary.tsv", newline="") as file:
         rows = [{key: number_or_text(text) for key, text in row.items() if text} for row in csv.DictReader(file, delimiter="\t")]
     print(to_text(rows))

@@ -18,8 +18,8 @@ rule sfm:
         f"{LOGS}/benchmarks/{DATA_LOG}/sfm.tsv"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory("sfm"),
+        runtime=minutes("sfm"),
     params:
         source=column("source"),
         out=subpath(output.health, parent=True),
@@ -44,8 +44,8 @@ rule prepare:
         f"{LOGS}/benchmarks/{DATA_LOG}/prepare.tsv"
     threads: 4
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory("prepare"),
+        runtime=minutes("prepare"),
     params:
         source=column("source"),
         format=column("format"),
@@ -76,8 +76,8 @@ rule triangulate:
         f"{LOGS}/benchmarks/{DATA_LOG}/triangulate.tsv"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=memory("triangulate"),
+        runtime=minutes("triangulate"),
     params:
         scene=subpath(input.scene, parent=True),
         out=subpath(output.points, parent=True),

@@ -16,8 +16,8 @@ rule evaluate_mesh:
         f"{LOGS}/benchmarks/{RUN_LOG}/evaluate_{{kind}}.tsv"
     threads: 4
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory("evaluate_mesh"),
+        runtime=minutes("evaluate_mesh"),
     params:
         scene=subpath(input.scene, parent=True),
         truth=option("--ground-truth", "ground_truth"),
@@ -47,8 +47,8 @@ rule evaluate_views:
         f"{LOGS}/benchmarks/{RUN_LOG}/evaluate_views.tsv"
     threads: 4
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory("evaluate_views"),
+        runtime=minutes("evaluate_views"),
     params:
         render=subpath(input.render, parent=True),
         scene=subpath(input.scene, parent=True),

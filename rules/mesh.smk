@@ -22,8 +22,8 @@ rule mesh:
     threads: gpu_threads
     resources:
         gpu=gpus,
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=memory("mesh"),
+        runtime=minutes("mesh"),
         device=SETUP.device,
     params:
         scene=subpath(input.scene, parent=True),
@@ -51,8 +51,8 @@ rule tsdf:
     threads: gpu_threads
     resources:
         gpu=gpus,
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=memory("tsdf"),
+        runtime=minutes("tsdf"),
         device=SETUP.device,
     params:
         scene=subpath(input.scene, parent=True),
@@ -83,8 +83,8 @@ rule texture:
         f"{LOGS}/benchmarks/{RUN_LOG}/texture.tsv"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory("texture"),
+        runtime=minutes("texture"),
     params:
         scene=subpath(input.scene, parent=True),
         out=subpath(output.facts, parent=True),

@@ -19,8 +19,8 @@ rule report:
         f"{LOGS}/benchmarks/report.tsv"
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=report_memory,
+        runtime=report_minutes,
     params:
         results=RESULTS,
         logs=LOGS,

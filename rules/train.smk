@@ -17,8 +17,8 @@ rule train:
     threads: gpu_threads
     resources:
         gpu=train_gpus,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=memory("train"),
+        runtime=minutes("train"),
         device=SETUP.device,
     params:
         scene=subpath(input.scene, parent=True),
@@ -47,8 +47,8 @@ rule render:
     threads: gpu_threads
     resources:
         gpu=gpus,
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=memory("render"),
+        runtime=minutes("render"),
         device=SETUP.device,
     params:
         scene=subpath(input.scene, parent=True),

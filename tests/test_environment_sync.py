@@ -34,10 +34,16 @@ def by_name(lines: list[str]) -> dict[str, tuple[SpecifierSet, str]]:
 
 
 def test_every_dependency_has_the_same_range() -> None:
-    wanted = by_name(project()["dependencies"] + project()["optional-dependencies"]["gpu"])
+    extras = project()["optional-dependencies"]
+    wanted = by_name(project()["dependencies"] + extras["gpu"] + extras["slurm"])
     found = by_name(environment()[1])
     assert len(wanted) >= 15
     assert {name: found.get(name) for name in wanted} == wanted
+
+
+def test_the_tests_install_what_the_extra_for_clusters_does() -> None:
+    extras = project()["optional-dependencies"]
+    assert set(extras["slurm"]) <= set(extras["dev"])
 
 
 def test_python_ranges_overlap() -> None:

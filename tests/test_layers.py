@@ -24,6 +24,7 @@ LAYERS = (
         "digest",
         "ablation",
         "manifest",
+        "resources",
     ),
     ("kernels",),
     ("data",),

@@ -33,8 +33,9 @@ def test_rule_is_complete(rule: str) -> None:
     assert re.match(r'rule \w+:\n    """[A-Z].*\."""\n', block), "no docstring"
     for directive in DIRECTIVES:
         assert re.search(rf"^    {directive}:", block, re.MULTILINE), f"no {directive}"
-    for resource in ("mem_mb", "runtime"):
-        assert f"{resource}=" in block
+    for resource, function in (("mem_mb", "memory"), ("runtime", "minutes")):
+        value = {"report": f"report_{function}", "check": r"\d+"}.get(rule, rf'{function}\("{rule}"\)')
+        assert re.search(rf"^        {resource}={value},$", block, re.MULTILINE)
     assert f'code=code_digest("{rule}")' in block
     assert f"scripts/{rule}.py " in block
     assert "--threads {threads} --log {log:q}" in block
@@ -87,6 +88,13 @@ def test_jobs_of_a_list(fresh: Checkout) -> None:
     measured = {("evaluate_mesh:mesh", "photographed"), ("evaluate_mesh:tsdf", "photographed")}
     views = {("render", "photographed"), ("evaluate_views", "photographed")}
     assert found == scenes | both | measured | views
+
+
+def test_one_result_alone_can_be_asked_for(fresh: Checkout) -> None:
+    """There is no report to speak of then."""
+    fresh.snakemake("results/main/posed/scene/scene.json")
+    assert (fresh.root / "results/main/posed/scene/scene.json").is_file()
+    assert not (fresh.root / "report").exists()
 
 
 def test_points_are_triangulated_for_methods_that_train_with_them(fresh: Checkout) -> None:
