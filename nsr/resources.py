@@ -106,6 +106,11 @@ def _prepare(size: SceneSize, config: Config) -> tuple[float, float]:
     return 2000 + size.views * _prepared(size, config) + 250 * size.megapixels(), 1200 + 0.5 * size.views * size.megapixels()
 
 
+def _preflight(size: SceneSize, config: Config) -> tuple[float, float]:
+    # Every photograph is decoded once, every mask projected into a lattice.
+    return 3000 + 250 * _prepared(size, config), 600 + size.views * _prepared(size, config)
+
+
 def _triangulate(size: SceneSize, config: Config) -> tuple[float, float]:
     photograph = min(_prepared(size, config), size.megapixels(config.triangulate.max_image_size))
     return 4000 + 10 * size.views + 1000 * photograph, 1200 + (5 + config.triangulate.neighbours) * size.views
@@ -167,6 +172,7 @@ def _evaluate_views(size: SceneSize, config: Config) -> tuple[float, float]:
 _STAGES: dict[str, Callable[[SceneSize, Config], tuple[float, float]]] = {
     "sfm": _sfm,
     "prepare": _prepare,
+    "preflight": _preflight,
     "triangulate": _triangulate,
     "train": _train,
     "mesh": _mesh,

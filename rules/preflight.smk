@@ -15,8 +15,8 @@ rule preflight_scene:
         f"{LOGS}/benchmarks/{DATA_LOG}/preflight.tsv"
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("preflight"),
+        runtime=minutes("preflight"),
     params:
         scene=subpath(input.scene, parent=True),
         sfm=health_option,

@@ -250,9 +250,9 @@ def train_scene(scene: Scene, config: Config, out: Path, device: torch.device, r
         TrainingDiverged, CheckpointError, DataError, OutOfMemory.
     """
     reset_peak_memory(device)
+    trainer = Trainer(scene, config, out, device, ranks)  # before anything is written: it may refuse the scene
     with alone_in(out / "checkpoint") if ranks.first else nullcontext():
         ranks.wait()
-        trainer = Trainer(scene, config, out, device, ranks)
         resumed = trainer.resume()
         ranks.wait()
         try:

@@ -14,10 +14,8 @@ from tests.slurm.project import Project
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These tests share one cluster, so they stay in one process; faults take minutes and run where they are asked for."""
+    """Faults take minutes and run where they are asked for."""
     for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
         if item.get_closest_marker("slow") and not os.environ.get("NSR_SLOW"):
             item.add_marker(pytest.mark.skip(reason="takes minutes; NSR_SLOW=1 runs it"))
 

@@ -20,7 +20,7 @@ from tests.slurm.cluster import Cluster, wait_for
 from tests.slurm.project import PROFILE, SCENES, SMALL, Project, model
 from tests.source_tree import ROOT
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800), pytest.mark.xdist_group("slurm")]  # one cluster, one process
 # They say when and how fast, not what came out.
 TIMES = {"date", "train_seconds", "total_seconds", "samples_per_second"}
 GPU_RULES = ("train", "mesh", "tsdf", "render")

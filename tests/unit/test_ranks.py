@@ -46,6 +46,8 @@ with joined("cpu") as (ranks, device):
     torch.save(state, root / f"rank{ranks.rank}.pt")
 """
 
+pytestmark = pytest.mark.xdist_group("ranks")  # they share two processes' run
+
 
 def config(**train):
     return quick_config(**{"steps": 400, "start_rays": 128, "max_rays": 128, **train})

@@ -34,7 +34,8 @@ def test_rule_is_complete(rule: str) -> None:
     for directive in DIRECTIVES:
         assert re.search(rf"^    {directive}:", block, re.MULTILINE), f"no {directive}"
     for resource, function in (("mem_mb", "memory"), ("runtime", "minutes")):
-        value = {"report": f"report_{function}", "check": r"\d+"}.get(rule, rf'{function}\("{rule}"\)')
+        fixed = {"report": f"report_{function}", **dict.fromkeys(("check", "ablation", "preflight"), r"\d+")}
+        value = fixed.get(rule, rf'{function}\("{rule}"\)')
         assert re.search(rf"^        {resource}={value},$", block, re.MULTILINE)
     assert f'code=code_digest("{rule}")' in block
     assert f"scripts/{rule}.py " in block
