@@ -39,19 +39,37 @@ def whole(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def jobs(cluster: Cluster, whole: Project) -> dict[str, dict[str, str]]:
+def trained(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A list of three scenes, trained through sbatch: what a few minutes allow, and all that GPUs have to do with."""
+    project = Project(tmp_path_factory.mktemp("trained") / "project", tuple(SCENES))
+    try:
+        project.run(*map(model, SCENES), *PROFILE)
+        yield project
+    finally:
+        project.close()
+
+
+@pytest.fixture(scope="module")
+def jobs(cluster: Cluster, trained: Project) -> dict[str, dict[str, str]]:
     """SLURM's record of each job of that run by its comment, rule and wildcards."""
-    return {job["comment"]: cluster.details(job["id"]) for job in jobs_of(cluster, whole)}
+    return records(cluster, trained)
 
 
-def test_every_stage_went_through_sbatch(jobs: dict[str, dict[str, str]]) -> None:
-    after_training = 3 * ["train", "mesh", "tsdf", "texture"] + 2 * ["render", "evaluate_views", "evaluate_mesh", "evaluate_mesh"]
-    expected = sorted(["sfm", "report", *3 * ["prepare"], *after_training])
-    assert sorted(comment.split("_wildcards_")[0].removeprefix("rule_") for comment in jobs) == expected
+def test_trainings_and_what_they_need_went_through_sbatch(jobs: dict[str, dict[str, str]]) -> None:
+    assert rules_of(jobs) == sorted(["sfm", *3 * ["prepare"], *3 * ["train"]])
     assert {record["JobState"] for record in jobs.values()} == {"COMPLETED"}
 
 
-def test_jobs_ask_for_what_their_rules_say(whole: Project, jobs: dict[str, dict[str, str]]) -> None:
+@pytest.mark.slow()
+def test_every_stage_went_through_sbatch(cluster: Cluster, whole: Project) -> None:
+    jobs = records(cluster, whole)
+    after_training = 3 * ["train", "mesh", "tsdf", "texture"] + 2 * ["render", "evaluate_views", "evaluate_mesh", "evaluate_mesh"]
+    expected = sorted(["sfm", "report", *3 * ["prepare"], *after_training])
+    assert rules_of(jobs) == expected
+    assert {record["JobState"] for record in jobs.values()} == {"COMPLETED"}
+
+
+def test_jobs_ask_for_what_their_rules_say(jobs: dict[str, dict[str, str]]) -> None:
     config = resolve([ROOT / "config/methods/nsr-demo.yaml", SMALL])
     asked = demand("train", SceneSize(views=30, width=640, height=480), config)
     record = jobs["rule_train_wildcards_examples_bob_nsr-demo"]
@@ -63,10 +81,10 @@ def test_jobs_ask_for_what_their_rules_say(whole: Project, jobs: dict[str, dict[
         assert record["Requeue"] == "0"
 
 
-def test_trainings_side_by_side_have_gpus_of_their_own(whole: Project, jobs: dict[str, dict[str, str]]) -> None:
+def test_trainings_side_by_side_have_gpus_of_their_own(trained: Project, jobs: dict[str, dict[str, str]]) -> None:
     seen = {}
     for scene in SCENES:
-        machine = whole.facts(scene)["manifest"]["machine"]
+        machine = trained.facts(scene)["manifest"]["machine"]
         record = jobs[f"rule_train_wildcards_examples_{scene}_nsr-demo"]
         assert machine["slurm_job"] == record["JobId"]
         assert machine["gpus"] in {"0", "1", "2"}
@@ -76,6 +94,7 @@ def test_trainings_side_by_side_have_gpus_of_their_own(whole: Project, jobs: dic
     assert all(one[0] != two[0] for one, two in beside), seen
 
 
+@pytest.mark.slow()
 def test_table_is_that_of_a_local_run(whole: Project, make_project: Callable[..., Project]) -> None:
     """One scene again on this machine: its numbers are the same, and the other scenes have rows of their own."""
     local = make_project("bob")
@@ -179,6 +198,16 @@ def minutes(text: str) -> int:
 def checkpoint(project: Project, scene: str) -> Path:
     """Where training keeps what it goes on from."""
     return project.root / "results/examples" / scene / "nsr-demo/checkpoint/last.pt"
+
+
+def records(cluster: Cluster, project: Project) -> dict[str, dict[str, str]]:
+    """SLURM's record of each job of a project's last run by its comment."""
+    return {job["comment"]: cluster.details(job["id"]) for job in jobs_of(cluster, project)}
+
+
+def rules_of(jobs: dict[str, dict[str, str]]) -> list[str]:
+    """The rules of jobs, sorted."""
+    return sorted(comment.split("_wildcards_")[0].removeprefix("rule_") for comment in jobs)
 
 
 def jobs_of(cluster: Cluster, project: Project) -> list[dict[str, str]]:
