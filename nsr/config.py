@@ -224,7 +224,7 @@ def resolve(layers: Iterable[Mapping[str, Any] | Path], overrides: Iterable[str]
         raise ConfigError(f"{where}: {str(error).splitlines()[0]} (key {error.full_key or '?'})") from error
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, TypeError, YAMLError) as error:
+    except (ValueError, TypeError, IndexError, YAMLError) as error:  # IndexError: OmegaConf, of a key of brackets alone
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"{where}: not a mapping of settings ({reason}); write key: value in YAML, key=value as override"

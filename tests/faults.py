@@ -195,7 +195,8 @@ def damaged_result(place: Place) -> str:
     model.write_bytes(model.read_bytes()[: before.st_size // 2])
     os.utime(model, (before.st_atime, before.st_mtime))
     assert "model.pt: corrupt" in place.run(options=["--keep-going"], good=False)
-    model.unlink()
+    for name in ("model.pt", "train.json", "metrics.jsonl"):  # of one stage: they come and go together
+        model.with_name(name).unlink()
     return "the last steps of the training, which goes on from its checkpoint"
 
 

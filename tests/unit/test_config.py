@@ -89,3 +89,9 @@ def test_schedule_at_and_between_its_knots():
     values = [schedule_value(knots, step) for step in (0, 10, 15, 20, 30, 40, 99)]
     assert values == [1.0, 1.0, 2.0, 3.0, 0.25, 0.5, 0.5]
     assert schedule_value(0.3, 12345) == 0.3
+
+
+@pytest.mark.parametrize("text", ["[[[[", "[[[=1", "]=2"])
+def test_a_key_of_brackets_is_refused(text):
+    with pytest.raises(ConfigError, match="overrides: "):
+        resolve([], [text])
