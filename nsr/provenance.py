@@ -102,15 +102,23 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise DataError(f"{path}: cannot be written ({error.strerror or error}); check the folder and the disk space") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically.
+
+    Raises:
+        DataError: as `whole_file`.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically: readers see the old file or the whole new one.
 
     Raises:
         DataError: as `whole_file`.
     """
-    text = json.dumps(data, indent=1)
-    with whole_file(path) as partial:
-        partial.write_text(text)
+    write_text(path, json.dumps(data, indent=1))
 
 
 def check_replaceable(folder: Path, own: Iterable[str], inputs: Iterable[Path] = ()) -> None:

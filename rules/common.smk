@@ -293,22 +293,23 @@ def demand_of(stage, name, method):
     return demand(stage, scene_size(SCENES[name]), resolved(name, method))
 
 
-def memory(stage):
-    """A function of the wildcards: MB that a job asks for, more at each attempt."""
+def asks_for(stage, what):
+    """A function of the wildcards: "memory" or "minutes" of a stage's job, more at each attempt."""
 
     def of(wildcards, attempt):
-        return demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt).memory
+        return getattr(demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt), what)
 
     return of
+
+
+def memory(stage):
+    """MB that a job asks for."""
+    return asks_for(stage, "memory")
 
 
 def minutes(stage):
-    """A function of the wildcards: minutes after which a scheduler may end a job, more at each attempt."""
-
-    def of(wildcards, attempt):
-        return demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt).minutes
-
-    return of
+    """Minutes after which a scheduler may end a job."""
+    return asks_for(stage, "minutes")
 
 
 def report_memory(wildcards, attempt):
@@ -327,9 +328,9 @@ def holds_out(name, method):
     return settings.train.split == "holdout" and settings.prepare.holdout_every > 0
 
 
-def list_of_runs():
-    """Scenes and methods in the short form of `nsr.runs`, because a command line has an end."""
-    return {"results": RESULTS, "methods": SETUP.methods, "scenes": list(SCENES)}
+def list_of_runs(methods=None):
+    """Scenes and methods (None: those of the config) in the short form of `nsr.runs`, because a command line has an end."""
+    return {"results": RESULTS, "methods": methods or SETUP.methods, "scenes": list(SCENES)}
 
 
 def runs():
@@ -354,19 +355,23 @@ def run_results(wildcards):
     return files
 
 
-def ablation_list(wildcards):
+def ablation_runs():
     """The runs of the ablation in the short form of `nsr.runs`."""
     try:
-        names = ablation.read_ablation(Path(SETUP.ablation)).runs()
+        return list_of_runs(ablation.read_ablation(Path(SETUP.ablation)).runs())
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
-    return json.dumps({"results": RESULTS, "methods": names, "scenes": list(SCENES)})
+
+
+def ablation_list(wildcards):
+    """`ablation_runs` as JSON."""
+    return json.dumps(ablation_runs())
 
 
 def ablation_results(wildcards):
     """What the table of the ablation is made from."""
     files = []
-    for run in list_runs(json.loads(ablation_list(wildcards))):
+    for run in list_runs(ablation_runs()):
         row, folder = SCENES[f"{run['dataset']}/{run['scene']}"], run["folder"]
         files.append(f"{folder}/train.json")
         files += [f"{folder}/evaluate/mesh.json"] if row.ground_truth else []

@@ -34,9 +34,8 @@ def compile_ahead(rehearsal: Callable[[], None], device: torch.device) -> int:
         return 0
     from triton import CompilationError
 
-    wanted: list[tuple[Any, str]] = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=_enter, initargs=(_current(device),)) as pool:
-        waiting: dict[str, Future[None]] = {}
+        waiting: dict[str, tuple[Any, Future[None]]] = {}
 
         def ask(**facts: Any) -> bool:
             """Triton's hook before a compilation: true means that there shall be none. Begun ones of the threads pass."""
@@ -44,23 +43,21 @@ def compile_ahead(rehearsal: Callable[[], None], device: torch.device) -> int:
                 return False
             data = facts["compile"]["specialization_data"]
             if data not in waiting:
-                wanted.append((facts["fn"].jit_function, data))
-                waiting[data] = pool.submit(_compile, *wanted[-1], device)
+                kernel = facts["fn"].jit_function
+                waiting[data] = kernel, pool.submit(_compile, kernel, data, device)
             return True
 
         with _nothing_launched(ask):
             rehearsal()
-        failed = [error for future in waiting.values() if (error := future.exception()) is not None]
-    for error in failed:
-        if not isinstance(error, CompilationError):
-            raise error
     # Seen once in hundreds of runs: Triton's front end refused a kernel among threads and took it a moment later. A kernel
     # that is really wrong fails again here.
-    for (kernel, data), future in zip(wanted, waiting.values(), strict=True):
-        if future.exception() is not None:
-            get_logger().warning("compiling %s again, alone, after: %s", kernel.fn.__name__, future.exception())
+    for data, (kernel, future) in waiting.items():
+        try:
+            future.result()
+        except CompilationError as error:
+            get_logger().warning("compiling %s again, alone, after: %s", kernel.fn.__name__, error)
             _compile(kernel, data, device)
-    return len(wanted)
+    return len(waiting)
 
 
 _THREAD = threading.local()

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from nsr.conventions import Array, camera_centres, project
 from nsr.errors import DataError
-from nsr.scene.rays import nearest_point, optical_axes
+from nsr.mesh.visibility import cameras_of, in_image
+from nsr.scene.rays import angles_apart, nearest_point, optical_axes
 from nsr.scene.scene import View
 
 _OUTLINE = 256  # points of the ball's outline
@@ -61,13 +62,11 @@ def times_seen(directions: Array, views: Sequence[View], unit_w2c: Array) -> NDA
     A patch stands for surface that faces its way; what hides it from a camera is not known before training.
     """
     seen = np.zeros(len(directions), dtype=np.int64)
-    for view, matrix in zip(views, unit_w2c, strict=True):
-        to_camera = camera_centres(matrix[None])[0] - 0.5 * directions  # objects fill about half of their ball
+    surface = 0.5 * directions  # objects fill about half of their ball
+    for camera, centre in zip(cameras_of(views, unit_w2c), camera_centres(unit_w2c), strict=True):
+        to_camera = centre - surface
         cosine = (to_camera * directions).sum(axis=1) / np.maximum(np.linalg.norm(to_camera, axis=1), 1e-12)
-        pixels, depth = project(view.K, matrix, 0.5 * directions)
-        with np.errstate(invalid="ignore"):
-            inside = (depth > 0) & (pixels >= 0).all(axis=1) & (pixels < [view.width, view.height]).all(axis=1)
-        seen += inside & (cosine > np.cos(np.radians(MAX_SLANT)))
+        seen += in_image(camera, surface)[0] & (cosine > np.cos(np.radians(MAX_SLANT)))
     return seen
 
 
@@ -81,11 +80,9 @@ def look_at_point(unit_w2c: Array) -> Array | None:
 
 def neighbour_angles(unit_w2c: Array) -> Array:
     """Angle in degrees from each camera to its nearest other one, seen from the centre of the region, (V,)."""
-    directions = camera_centres(unit_w2c)
-    directions = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
-    cosine = directions @ directions.T
-    np.fill_diagonal(cosine, -1.0)
-    return np.degrees(np.arccos(np.clip(cosine.max(axis=1), -1.0, 1.0)))
+    angles = angles_apart(unit_w2c)
+    np.fill_diagonal(angles, 180.0)
+    return np.asarray(angles.min(axis=1))
 
 
 def roll_angles(unit_w2c: Array) -> Array | None:

@@ -12,9 +12,10 @@ from nsr.conventions import MASK_IGNORE, MASK_OBJECT, Array, camera_centres, pro
 from nsr.data.checks import check_facing
 from nsr.data.sfm_health import camera_spread
 from nsr.errors import DataError
+from nsr.mesh.visibility import cameras_of, in_image
 from nsr.preflight.finding import Finding, named
 from nsr.preflight.geometry import look_at_point, neighbour_angles, roll_angles
-from nsr.scene.scene import Scene
+from nsr.scene.scene import Scene, unit_words
 
 _FEW, _TOO_FEW = 20, 8  # views
 _SPREAD = 45.0  # degrees, largest angle between two cameras seen from the object: less is one side of it
@@ -60,9 +61,8 @@ def judge_region(scene: Scene) -> list[Finding]:
         text = f"the cameras look at a point {away:.1f} radii from the centre of the region (source: {scene.region_source})"
         found.append(Finding("stop" if away > 3 else "warning", "region", text, change))
     outside = 0
-    for view, matrix in zip(scene.views, unit_w2c, strict=True):
-        pixels, depth = project(view.K, matrix, np.zeros((1, 3)))
-        outside += not (depth[0] > 0 and (pixels[0] >= 0).all() and (pixels[0] < [view.width, view.height]).all())
+    for camera in cameras_of(scene.views, unit_w2c):
+        outside += not in_image(camera, np.zeros((1, 3)))[0][0]
     if 3 * outside > len(scene.views):
         text = f"the centre of the region lies outside {outside} of {len(scene.views)} photographs"
         found.append(Finding("stop" if 2 * outside > len(scene.views) else "warning", "region", text, change))
@@ -78,7 +78,7 @@ def judge_region(scene: Scene) -> list[Finding]:
     if scene.points is not None and len(scene.points.xyz) >= 100:
         found += _points_in_region(scene, change)
     if not found:
-        text = f"source {scene.region_source}, radius {scene.similarity.scale:.4g} {_unit(scene)}, cameras at {distance.min():.1f} to "
+        text = f"source {scene.region_source}, radius {scene.similarity.scale:.4g} {unit_words(scene.unit)}, cameras at {distance.min():.1f} to "
         found.append(Finding("ok", "region", f"{text}{distance.max():.1f} radii"))
     return found
 
@@ -197,7 +197,3 @@ def _points_in_region(scene: Scene, change: str) -> list[Finding]:
         text = f"{inside.sum()} of {len(inside)} sparse points lie in the region"
         return [Finding("stop" if inside.sum() < 10 else "warning", "region", text, change)]
     return []
-
-
-def _unit(scene: Scene) -> str:
-    return "world units" if scene.unit == "unknown" else scene.unit

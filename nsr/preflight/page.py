@@ -25,7 +25,7 @@ from nsr.preflight.photos import PhotoFacts
 from nsr.report.figures import HELD_OUT, camera_layout, draw, scene_axes
 from nsr.report.pictures import Picture, encode, spread
 from nsr.scene.images import load_image, load_mask
-from nsr.scene.scene import Scene, View
+from nsr.scene.scene import Scene, View, unit_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,7 +173,7 @@ def _footprint(scene: Scene) -> str:
     """What a pixel of the median photograph covers at the middle of the region, in world units."""
     distance = np.linalg.norm(camera_centres(scene.unit_w2c(scene.views)), axis=1) * scene.similarity.scale
     focal = np.array([view.K[0, 0] for view in scene.views])
-    return f"{np.median(distance / focal):.3g} {'world units' if scene.unit == 'unknown' else scene.unit}"
+    return f"{np.median(distance / focal):.3g} {unit_words(scene.unit)}"
 
 
 def _svg(text: str) -> Any:

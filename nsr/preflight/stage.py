@@ -20,7 +20,7 @@ from nsr.preflight.judge import judge_cameras, judge_region, judge_silhouettes
 from nsr.preflight.judge_photos import judge_coverage, judge_masks, judge_photos
 from nsr.preflight.page import Material, index_page, scene_page
 from nsr.preflight.photos import measure_photos
-from nsr.provenance import whole_file, write_json
+from nsr.provenance import write_json, write_text
 from nsr.runs import list_runs
 from nsr.scene.scene import Scene, load_scene
 
@@ -63,7 +63,7 @@ def preflight_stage(
             for view, item in zip(scene.views, material.photos, strict=True)
         },
     }
-    _write(out / PAGE, scene_page(material))
+    write_text(out / PAGE, scene_page(material))
     write_json(out / FACTS, facts)
     return facts
 
@@ -108,7 +108,7 @@ def preflight_index(runs: Path, out: Path) -> dict[str, int]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{runs}: no list of runs ({error}); let snakemake write it") from error
     found = [(folder / PAGE, _read(folder / FACTS)) for folder in folders.values()]
-    _write(out, index_page(found, out.parent))
+    write_text(out, index_page(found, out.parent))
     verdicts = [facts["verdict"] for _, facts in found]
     return {level: verdicts.count(level) for level in ("stop", "warning", "ok")}
 
@@ -128,8 +128,3 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}); run the stage that writes it again") from error
-
-
-def _write(path: Path, text: str) -> None:
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")

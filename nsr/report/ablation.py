@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,9 +9,9 @@ from pathlib import Path
 
 from nsr.ablation import split_name
 from nsr.errors import DataError
-from nsr.provenance import whole_file
+from nsr.provenance import write_text
 from nsr.report.collect import collect
-from nsr.report.tables import Column, Row, summary_rows
+from nsr.report.tables import Column, Row, summary_rows, tab_separated
 
 METRICS = (
     Column("chamfer", "Chamfer", 3),
@@ -69,8 +67,7 @@ def write_ablation(results: Path, runs: Path, out: Path) -> list[Statistic]:
     if not found:
         raise DataError(f"{runs}: no run of the ablation has a result")
     for name, text in (("ablation.tsv", to_tsv(found)), ("ablation.md", to_markdown(found))):
-        with whole_file(out / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(out / name, text)
     return found
 
 
@@ -93,13 +90,11 @@ def statistics_of(rows: Iterable[Row]) -> list[Statistic]:
 
 def to_tsv(found: Sequence[Statistic]) -> str:
     """One line per scene, variant and metric, in full precision; spread and change as shares."""
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(_HEAD)
+    lines = []
     for one in found:
         numbers = (len(one.values), one.mean, one.spread, min(one.values), max(one.values))
-        writer.writerow([one.scene, one.variant, one.column.key, one.unit, *numbers, "" if one.change is None else one.change])
-    return text.getvalue()
+        lines.append([one.scene, one.variant, one.column.key, one.unit, *numbers, "" if one.change is None else one.change])
+    return tab_separated(_HEAD, lines)
 
 
 def to_markdown(found: Sequence[Statistic]) -> str:

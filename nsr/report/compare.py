@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nsr.errors import DataError
-from nsr.report.tables import VIEW_METRICS, WITHIN, Row, better, number, short_columns
+from nsr.report.tables import VIEW_METRICS, WITHIN, Row, better, number, short_columns, tab_separated
 
 PLACE = ("dataset", "scene", "method", "surface")
 SAME = 1e-9  # relative difference up to which two numbers are the same
@@ -121,10 +120,8 @@ def _shown(value: object) -> str:
 
 def changes_tsv(found: Sequence[Change]) -> str:
     """Tab-separated table of changes; `relative` in full precision, empty where there is none."""
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
-    writer.writerow([*PLACE, "metric", "before", "after", "relative", "verdict"])
+    lines = []
     for change in found:
         relative = "" if change.relative is None else repr(change.relative)
-        writer.writerow([*change.place, change.metric, change.before, change.after, relative, change.verdict])
-    return out.getvalue()
+        lines.append([*change.place, change.metric, change.before, change.after, relative, change.verdict])
+    return tab_separated([*PLACE, "metric", "before", "after", "relative", "verdict"], lines)

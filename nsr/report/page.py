@@ -22,7 +22,7 @@ from nsr.report.compare import Change
 from nsr.report.preview import Budget
 from nsr.report.published import Matrix
 from nsr.report.sections import scene_sections
-from nsr.report.spent import HEAD, spent
+from nsr.report.spent import HEAD, Spent
 from nsr.report.tables import (
     NOT_MEASURED,
     VIEW_METRICS,
@@ -43,12 +43,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Extras:
     """What the page may show beside the runs. Attributes: matrices, scenes against methods; changes, None if not compared;
-    compared, name of the other summary; home, folder of the page, from which files of the results are linked."""
+    compared, name of the other summary; home, folder of the page, from which files of the results are linked;
+    costs, of each data set."""
 
     matrices: Sequence[Matrix] = ()
     changes: Sequence[Change] | None = None
     compared: str = ""
     home: Path | None = None
+    costs: Sequence[Spent] = ()
 
 
 def render_page(runs: Sequence[Run], rows: Sequence[Row] | None = None, extras: Extras | None = None) -> str:
@@ -82,7 +84,7 @@ def render_page(runs: Sequence[Run], rows: Sequence[Row] | None = None, extras: 
         device=one_device(rows),
         headline=headline(rows, runs),
         extras=extras,
-        costs=[cost for cost in spent(runs) if cost.jobs],
+        costs=[cost for cost in extras.costs if cost.jobs],
         costs_head=HEAD,
         number=number,
         cell=cell,

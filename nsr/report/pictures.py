@@ -16,7 +16,7 @@ from nsr.conventions import Array
 from nsr.data.arrays import read_npz
 from nsr.mesh.surface import Mesh
 from nsr.report.shade import Camera, cast, error_coloured, error_values, shaded
-from nsr.scene.scene import Scene, View
+from nsr.scene.scene import Scene, View, unit_words
 
 WIDTH = 420  # px of a picture on the page; shown smaller, so that it is sharp on dense screens
 COMPARED_WIDTH = 640  # px of a picture that is compared with another
@@ -151,8 +151,7 @@ def depth_picture(depth: Array, name: str, world_unit: str, width: int = COMPARE
     share = np.clip((far - np.where(hit, depth, far)) / max(far - near, 1e-9), 0, 1)
     rgba = colormaps["viridis"](share)
     rgba[..., 3] = hit
-    unit = "world units" if world_unit == "unknown" else world_unit
-    caption = f"depth {near:.4g} (yellow) to {far:.4g} (violet) {unit}" if hit.any() else "depth: nothing hit"
+    caption = f"depth {near:.4g} (yellow) to {far:.4g} (violet) {unit_words(world_unit)}" if hit.any() else "depth: nothing hit"
     return encode((rgba * 255 + 0.5).astype(np.uint8), caption, f"Depth of view {name} as colours", width)
 
 

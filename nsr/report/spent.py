@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nsr.report.collect import Run
-from nsr.report.tables import NOT_MEASURED, number
+from nsr.report.tables import NOT_MEASURED, number, tab_separated
 
 _OF_SCENE = ("sfm/sfm.json", "scene/prepare.json", "points/points.json")
 _OF_RUN = ("train.json", "mesh.json", "tsdf.json", "texture/texture.json", "render/render.json")
@@ -59,12 +57,7 @@ def spent(runs: Iterable[Run]) -> list[Spent]:
 
 def to_tsv(sums: Sequence[Spent]) -> str:
     """Tab-separated table with a header; empty where not measured."""
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
-    writer.writerow(KEYS)
-    for row in sums:
-        writer.writerow(["" if (value := getattr(row, key)) is None else value for key in KEYS])
-    return out.getvalue()
+    return tab_separated(KEYS, (["" if (value := getattr(row, key)) is None else value for key in KEYS] for row in sums))
 
 
 def _cost(path: Path) -> Mapping[str, Any] | None:

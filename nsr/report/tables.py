@@ -194,11 +194,17 @@ def column_keys(rows: Sequence[Row]) -> list[str]:
 def to_tsv(rows: Sequence[Row]) -> str:
     """Tab-separated table with a header; numbers in full precision, empty where not measured."""
     keys = column_keys(rows)
+    return tab_separated(
+        keys, ([" ".join(v.split()) if isinstance(v := row.get(key, ""), str) else repr(v) for key in keys] for row in rows)
+    )
+
+
+def tab_separated(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """A header and lines of cells as tab-separated text."""
     out = io.StringIO()
     writer = csv.writer(out, delimiter="\t", lineterminator="\n")
-    writer.writerow(keys)
-    for row in rows:
-        writer.writerow([" ".join(v.split()) if isinstance(v := row.get(key, ""), str) else repr(v) for key in keys])
+    writer.writerow(head)
+    writer.writerows(lines)
     return out.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nsr.provenance import whole_file
+from nsr.provenance import write_text
 from nsr.report.collect import collect
 from nsr.report.compare import changes, changes_tsv, read_summary
 from nsr.report.formats import to_latex, to_markdown
@@ -50,10 +50,10 @@ def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None,
     found = collect(results, runs, logs)
     rows = summary_rows(found, options.gpu_price)
     changed = None if earlier is None else changes(rows, earlier)
-    page = render_page(found, rows, Extras(matrices(rows, options.published), changed, str(options.compare or ""), out))
-    files = {TABLE: to_tsv(rows), MARKDOWN: to_markdown(rows), LATEX: to_latex(rows), PAGE: page, COSTS: costs_tsv(spent(found))}
+    costs = spent(found)
+    page = render_page(found, rows, Extras(matrices(rows, options.published), changed, str(options.compare or ""), out, costs))
+    files = {TABLE: to_tsv(rows), MARKDOWN: to_markdown(rows), LATEX: to_latex(rows), PAGE: page, COSTS: costs_tsv(costs)}
     files |= {} if changed is None else {CHANGES: changes_tsv(changed)}
     for name, text in files.items():
-        with whole_file(out / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(out / name, text)
     return rows

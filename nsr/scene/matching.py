@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsr.config import TriangulateConfig
-from nsr.conventions import Array, camera_centres, pixel_rays, project
+from nsr.conventions import Array, pixel_rays, project
 from nsr.errors import DataError
+from nsr.scene.rays import angles_apart
 from nsr.scene.scene import Scene, View
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ def view_pairs(w2c: Array, neighbours: int, max_angle: float) -> list[tuple[int,
         w2c: (V, 4, 4) unit frame, in which the region is the unit ball. neighbours: of a view.
         max_angle: degrees between the directions to the two cameras.
     """
-    towards = camera_centres(w2c)
-    towards = towards / np.linalg.norm(towards, axis=1, keepdims=True)
-    angle = np.degrees(np.arccos(np.clip(towards @ towards.T, -1, 1)))
+    angle = angles_apart(w2c)
     np.fill_diagonal(angle, np.inf)
     order = np.argsort(angle, axis=1, kind="stable")[:, :neighbours]
     pairs = {(min(i, j), max(i, j)) for i, row in enumerate(order.tolist()) for j in row if angle[i, j] <= max_angle}

@@ -37,6 +37,13 @@ def nearest_point(origins: ArrayLike, directions: ArrayLike) -> Array:
     return point
 
 
+def angles_apart(unit_w2c: Array) -> Array:
+    """Angle (V, V) in degrees between every two cameras (V, 4, 4), unit frame, seen from the region's centre."""
+    towards = camera_centres(unit_w2c)
+    towards = towards / np.maximum(np.linalg.norm(towards, axis=1, keepdims=True), 1e-12)
+    return np.degrees(np.arccos(np.clip(towards @ towards.T, -1, 1)))
+
+
 def optical_axes(w2c: ArrayLike) -> tuple[Array, Array]:
     """Centres (V, 3) and unit viewing directions (V, 3) in the world frame of cameras (V, 4, 4)."""
     w2c = np.asarray(w2c, dtype=np.float64)

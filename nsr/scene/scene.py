@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nsr.conventions import Array, Similarity
 from nsr.data.arrays import read_npz
@@ -86,6 +87,14 @@ class Scene:
         """Unit-frame world-to-camera matrices (V, 4, 4) of the given views."""
         return self.similarity.camera_to_unit(np.stack([view.w2c for view in views]))
 
+    def sightings(self, views: Sequence[View]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each time one of the given views sees a sparse point: rows (O,) of the points and places (O,) in `views`, point by point."""
+        assert self.points is not None
+        place = {view.name: index for index, view in enumerate(views)}
+        seer = np.array([place.get(view.name, -1) for view in self.views], dtype=np.int64)[self.points.views]
+        owner = np.repeat(np.arange(len(self.points.xyz)), np.diff(self.points.offsets))
+        return owner[seer >= 0], seer[seer >= 0]
+
 
 def save_scene(scene: Scene) -> None:
     """Write `scene.json` and `points.npz` into `scene.root`; `scene.json` comes last and atomically."""
@@ -136,6 +145,11 @@ def load_scene(root: Path) -> Scene:
         raise DataError(f"{root}: not a scene folder; give the folder that prepare wrote") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a scene file ({error}); run prepare again") from error
+
+
+def unit_words(unit: str) -> str:
+    """Name of a scene's unit as it stands behind a number."""
+    return "world units" if unit == "unknown" else unit
 
 
 def save_points(points: Points, path: Path) -> None:

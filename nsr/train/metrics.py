@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nsr.log import get_logger
-from nsr.provenance import whole_file
+from nsr.provenance import write_text
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -30,8 +30,7 @@ def truncate_metrics(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError):
             continue  # the line that the kill cut off
-    with whole_file(path) as partial:  # a second kill here must not lose the records of the first run
-        partial.write_text("".join(line + "\n" for line in kept))
+    write_text(path, "".join(line + "\n" for line in kept))  # a second kill here must not lose the records of the first run
 
 
 class MetricsLog:

@@ -105,15 +105,12 @@ def sightings(scene: Scene, views: Sequence[View]) -> Sightings:
         sees[:, number] = (depth > 0) & (pixel >= 0).all(1) & (pixel <= [view.width, view.height]).all(1)
     counts, seers, position = sees.sum(1), np.nonzero(sees)[1], probes
     weight = np.full(len(probes), _PROBE_WEIGHT)
-    found = scene.points
-    if found is not None:
-        place = {view.name: index for index, view in enumerate(views)}
-        index = np.array([place.get(view.name, -1) for view in scene.views], dtype=np.int64)
-        owner = np.repeat(np.arange(len(found.xyz)), np.diff(found.offsets))
-        sparse = scene.similarity.inverse().apply(found.xyz)
-        keep = (index[found.views] >= 0) & (np.linalg.norm(sparse, axis=1) < 1)[owner]
+    if scene.points is not None:
+        owner, seer = scene.sightings(views)
+        sparse = scene.similarity.inverse().apply(scene.points.xyz)
+        keep = (np.linalg.norm(sparse, axis=1) < 1)[owner]
         counts = np.concatenate([np.bincount(owner[keep], minlength=len(sparse)), counts])
-        seers = np.concatenate([index[found.views][keep], seers])
+        seers = np.concatenate([seer[keep], seers])
         position, weight = np.concatenate([sparse, position]), np.concatenate([np.ones(len(sparse)), weight])
     return Sightings(position, weight, np.concatenate([[0], np.cumsum(counts)]), seers)
 

@@ -54,11 +54,7 @@ def load_surface_points(scene: Scene, views: Sequence[View], masked: bool, devic
         raise DataError(
             f"{scene.root}: train.loss.points needs sparse points; run triangulate and give its points.npz as --points"
         )
-    place = {view.name: index for index, view in enumerate(views)}
-    index = np.array([place.get(view.name, -1) for view in scene.views])
-    owner = np.repeat(np.arange(len(found.xyz)), np.diff(found.offsets))
-    seen = index[found.views] >= 0
-    owner, view = owner[seen], index[found.views][seen]
+    owner, view = scene.sightings(views)
     position = scene.similarity.inverse().apply(found.xyz)
     pixel, spread = _sightings(position[owner], view, views, scene.unit_w2c(views))
     counts = np.bincount(owner, minlength=len(position))
