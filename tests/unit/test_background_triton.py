@@ -5,7 +5,7 @@ import torch
 
 from nsr.kernels.background import background_composite, background_samples
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

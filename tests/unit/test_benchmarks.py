@@ -89,7 +89,7 @@ def test_time_covered_by_intervals():
 
 
 def test_calibration_draws_rows_evenly():
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="triton is not installed")
     calibration = import_module("benchmarks.triton_calibration")
     table, out = torch.zeros(50, device=DEVICE), torch.empty(256, device=DEVICE)
     calibration._atomics[(4,)](table, ENTRIES=50, EACH=8, BLOCK=64)
@@ -121,7 +121,7 @@ def call_once(run):
 )
 def test_every_case_runs_or_says_why_not(name, options, rows, monkeypatch, capsys):
     """On the CPU, with a clock that calls once: what is timed works, whatever the time."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="triton is not installed")
     module, timing = program(name), program("timing")
     monkeypatch.setattr(module, "require_gpu", lambda: DEVICE)
     monkeypatch.setattr(module, "calibrate", lambda: timing.Ceilings(1e12, 1e11, 1e11, 1e14))

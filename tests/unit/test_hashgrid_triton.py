@@ -7,7 +7,7 @@ import torch
 
 from nsr.kernels.hashgrid import HashGridSpec, TableStorage, hash_encode, reference
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FEATURES = pytest.mark.parametrize("features", [1, 2, 4, 8])
 # Scales 3, 7, 15, 31 and 63: two dense levels, three hashed ones; x = 1/2 lies on a cell border of each of them.

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from nsr.kernels.march import OccupancyBits, march, march_padded, pack_occupancy
 from nsr.kernels.march.reference import unpack_occupancy
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BOTH = pytest.mark.parametrize("backend", ["reference", "triton"])
 STEP = 0.013

@@ -6,7 +6,7 @@ from torch.nn.functional import linear
 
 from nsr.kernels.mlp import mlp, mlp_pair
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Of the root mean squares; tf32 keeps 10 bits of each factor.
 # Outputs, gradients. In tf32 a unit near zero may switch, which changes the gradients of its whole row.

@@ -9,7 +9,7 @@ from nsr.kernels.neus import RaySums, neus_composite
 from nsr.kernels.packed import Packed
 from nsr.losses import distortion, eikonal
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 STEP, FIRST = 0.02, 5
 # One sample, none, a block, one more, several blocks; not a multiple of the rays of a program.

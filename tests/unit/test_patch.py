@@ -12,7 +12,7 @@ from nsr.kernels.patch import PatchLoss, PatchRays, PatchShape, PatchTables, pat
 from tests.unit.look_at import look_at
 from tests.unit.patch_scene import HEIGHT, NORMAL, STEP, WIDTH, K, photograph, poses, rays_of, samples_of, tables
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BOTH = pytest.mark.parametrize("backend", ["reference", "triton"])
 W2C = poses()

@@ -9,7 +9,7 @@ from nsr.kernels.rays import PixelTables, draw_rays
 from nsr.kernels.rays.philox import BALL_STREAM, CELL_STREAM, RAY_STREAM, philox, random_words, uniform
 from nsr.kernels.rays.reference import pixel_rays
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BOTH = pytest.mark.parametrize("backend", ["reference", "triton"])
 SIZES = ((30, 20), (12, 10), (5, 7), (16, 16))  # width, height

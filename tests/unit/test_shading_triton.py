@@ -5,7 +5,7 @@ import torch
 
 from nsr.kernels.shading import colour_inputs
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAMPLES, RAYS = 41, 7
 

@@ -41,7 +41,7 @@ def test_profile_never_waits_for_a_database_or_runs_a_job_twice() -> None:
 
 def test_plan_with_and_without_the_profile(fresh: Checkout) -> None:
     """Without it nothing asks for a GPU on a machine that has none; resources follow the scenes' photographs."""
-    pytest.importorskip("snakemake_executor_plugin_slurm")
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="its extra slurm is not installed")
     local = ("--config", "device=cpu")
     for options, gpus in (((), "0"), (("--workflow-profile", "config/profiles/slurm"), "1")):
         jobs = planned(fresh.snakemake("-n", *options, *local))

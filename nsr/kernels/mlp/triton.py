@@ -22,6 +22,7 @@ from torch import Tensor
 from nsr.kernels.gpu import interpreted, processor_count
 from nsr.kernels.hashgrid.storage import device_int
 from nsr.kernels.mlp import reference
+from nsr.kernels.mlp.triton_kernels import mlp_backward, mlp_forward
 
 # Operands of the products, accumulated in float32 either way. The tensor cores round float32 to tf32; the errors against
 # float64, emulated for 37-64-64-3, are 0.1 to 0.2 % of the outputs' root mean square, and 0.5 % with bfloat16, which is
@@ -99,7 +100,7 @@ def run_forward(x: Tensor, layers: Layers, count: Tensor, out: Tensor) -> None:
     """Outputs of x (S, I) into `out` (O, S), whose rows are S apart."""
     if len(x):
         weights, biases = layers.weights, layers.biases
-        _forward[(_programs(len(x), FORWARD, x.device),)](
+        mlp_forward[(_programs(len(x), FORWARD, x.device),)](
             x, *x.stride(), count, *_slots(weights), *_slots(biases or weights), out, len(x),
             **_constants(layers, FORWARD, _FORWARD_KIND),
         )  # fmt: skip
@@ -117,7 +118,7 @@ def run_backward(
     to_weights, to_biases = zeros_like_each(weights, biases)
     if len(x):
         shape = _backward_shape(x.device)
-        _backward[(_programs(len(x), shape, x.device),)](
+        mlp_backward[(_programs(len(x), shape, x.device),)](
             x, *x.stride(), count, *_slots(weights), *_slots(biases or weights)[:2], out, to_out, *to_out.stride(),
             x if to_x is None else to_x, *_slots(to_weights), *_slots(to_biases or to_weights), len(x), INPUT=to_x is not None,
             **_constants(layers, shape, _BACKWARD_KIND),
@@ -245,144 +246,3 @@ def _programs(samples: int, shape: Shape, device: torch.device) -> int:
 def _backward_shape(device: torch.device) -> Shape:
     wide = device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
     return BACKWARD if wide else BACKWARD_AMPERE
-
-
-@triton.jit
-def _matrix(ptr, row, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TURNED: tl.constexpr, KIND: tl.constexpr):
-    """A (ROWS, COLUMNS) array, zero-padded to the places `row` and `column`; TURNED: its transpose.
-
-    Read where it is used, in every block: from the cache it costs less than the registers that would keep it.
-    """
-    row, column = row[:, None], column[None, :]
-    if TURNED:
-        ok = (row < COLUMNS) & (column < ROWS)
-        return tl.load(ptr + column * COLUMNS + row, mask=ok, other=0.0).to(KIND)
-    return tl.load(ptr + row * COLUMNS + column, mask=(row < ROWS) & (column < COLUMNS), other=0.0).to(KIND)
-
-
-@triton.jit
-def _tile(ptr, start, row_stride, column_stride, row, lane):
-    """Places (row, B) of a block in a feature-major array: 64 bits for the block, 32 within it, which save registers."""
-    return ptr + start.to(tl.int64) * column_stride + (row[:, None] * row_stride + lane[None, :] * column_stride)
-
-
-@triton.jit
-def _layer(x, W_T, b_ptr, hidden, BIAS: tl.constexpr, KIND: tl.constexpr):
-    """Values (B, HIDDEN) of a hidden layer; like torch's, its ReLU lets NaN through."""
-    z = tl.dot(x, W_T, input_precision="tf32")
-    if BIAS:
-        z += tl.load(b_ptr + hidden)[None, :]
-    return tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL).to(KIND)
-
-
-@triton.jit
-def _forward(
-    x_ptr, x_row, x_column, count_ptr, W1_ptr, W2_ptr, W3_ptr, b1_ptr, b2_ptr, b3_ptr, out_ptr, samples,
-    INPUTS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr, OUTPUTS: tl.constexpr,
-    BIAS: tl.constexpr, SIGMOID: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Outputs (O, S), zero past `count`."""
-    lane = tl.arange(0, BLOCK)
-    hidden = tl.arange(0, HIDDEN)
-    column = tl.arange(0, PADDED)
-    out = tl.arange(0, 16)
-    count = tl.minimum(tl.load(count_ptr), samples)
-    block = tl.program_id(0)
-    while block * BLOCK < count:
-        start = block * BLOCK
-        ok = start + lane < count
-        place = _tile(x_ptr, start, x_column, x_row, column, lane)
-        x = tl.trans(tl.load(place, mask=ok[None, :] & (column < INPUTS)[:, None], other=0.0).to(KIND))
-        h = _layer(x, _matrix(W1_ptr, column, hidden, HIDDEN, INPUTS, True, KIND), b1_ptr, hidden, BIAS, KIND)
-        if LAYERS == 2:
-            h = _layer(h, _matrix(W2_ptr, hidden, hidden, HIDDEN, HIDDEN, True, KIND), b2_ptr, hidden, BIAS, KIND)
-        y = tl.dot(h, _matrix(W3_ptr, hidden, out, OUTPUTS, HIDDEN, True, KIND), input_precision="tf32")
-        if BIAS:
-            y += tl.load(b3_ptr + out, mask=out < OUTPUTS, other=0.0)[None, :]
-        if SIGMOID:
-            y = tl.sigmoid(y)
-        y = tl.where(ok[:, None], y, 0.0)
-        there = (start + lane < samples)[None, :] & (out < OUTPUTS)[:, None]
-        tl.store(_tile(out_ptr, start, samples, 1, out, lane), tl.trans(y), mask=there)
-        block += tl.num_programs(0)
-    while block * BLOCK < samples:
-        there = (block * BLOCK + lane < samples)[None, :] & (out < OUTPUTS)[:, None]
-        tl.store(_tile(out_ptr, block * BLOCK, samples, 1, out, lane), 0.0, mask=there)
-        block += tl.num_programs(0)
-
-
-@triton.jit
-def _backward(
-    x_ptr, x_row, x_column, count_ptr, W1_ptr, W2_ptr, W3_ptr, b1_ptr, b2_ptr, out_ptr, to_out_ptr, out_row,
-    out_column, to_x_ptr, to_W1_ptr, to_W2_ptr, to_W3_ptr, to_b1_ptr, to_b2_ptr, to_b3_ptr, samples, INPUT: tl.constexpr,
-    INPUTS: tl.constexpr, PADDED: tl.constexpr, HIDDEN: tl.constexpr, LAYERS: tl.constexpr, OUTPUTS: tl.constexpr,
-    BIAS: tl.constexpr, SIGMOID: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Writes the gradient of the inputs (I, S), zero past `count`, if wanted; adds those of weights and biases."""
-    lane = tl.arange(0, BLOCK)
-    hidden = tl.arange(0, HIDDEN)
-    column = tl.arange(0, PADDED)
-    out = tl.arange(0, 16)
-    sum_W1 = tl.zeros((HIDDEN, PADDED), dtype=tl.float32)
-    sum_W3 = tl.zeros((HIDDEN, 16), dtype=tl.float32)
-    if LAYERS == 2:
-        sum_W2 = tl.zeros((HIDDEN, HIDDEN), dtype=tl.float32)
-    if BIAS:
-        # Sums over samples as products with ones need no reduction in the loop; columns 0 and 1 are layers 1 and 2.
-        sum_b = tl.zeros((HIDDEN, 16), dtype=tl.float32)
-        sum_b3 = tl.zeros((16, BLOCK), dtype=tl.float32)
-        ones = tl.full((BLOCK, 1), 1.0, dtype=tl.float32)
-        ones_1 = tl.where(out[None, :] == 0, ones, 0.0).to(KIND)
-        ones_2 = tl.where(out[None, :] == 1, ones, 0.0).to(KIND)
-    count = tl.minimum(tl.load(count_ptr), samples)
-    block = tl.program_id(0)
-    while block * BLOCK < count:
-        start = block * BLOCK
-        ok = (start + lane < count)[None, :]
-        place = _tile(x_ptr, start, x_column, x_row, column, lane)
-        x = tl.trans(tl.load(place, mask=ok & (column < INPUTS)[:, None], other=0.0).to(KIND))
-        h = _layer(x, _matrix(W1_ptr, column, hidden, HIDDEN, INPUTS, True, KIND), b1_ptr, hidden, BIAS, KIND)
-        if LAYERS == 2:
-            first = h
-            h = _layer(h, _matrix(W2_ptr, hidden, hidden, HIDDEN, HIDDEN, True, KIND), b2_ptr, hidden, BIAS, KIND)
-        place = _tile(to_out_ptr, start, out_row, out_column, out, lane)
-        to_out = tl.load(place, mask=ok & (out < OUTPUTS)[:, None], other=0.0)
-        if SIGMOID:
-            y = tl.load(_tile(out_ptr, start, samples, 1, out, lane), mask=ok & (out < OUTPUTS)[:, None], other=0.0)
-            to_out *= y * (1.0 - y)
-        if BIAS:
-            sum_b3 += to_out
-        d = tl.trans(to_out.to(KIND))
-        sum_W3 = tl.dot(tl.trans(h), d, sum_W3, input_precision="tf32")
-        d = tl.dot(d, _matrix(W3_ptr, out, hidden, OUTPUTS, HIDDEN, False, KIND), input_precision="tf32")
-        d = tl.where(h <= 0, 0.0, d).to(KIND)
-        if LAYERS == 2:
-            sum_W2 = tl.dot(tl.trans(d), first, sum_W2, input_precision="tf32")
-            if BIAS:
-                sum_b = tl.dot(tl.trans(d), ones_2, sum_b, input_precision="tf32")
-            d = tl.dot(d, _matrix(W2_ptr, hidden, hidden, HIDDEN, HIDDEN, False, KIND), input_precision="tf32")
-            d = tl.where(first <= 0, 0.0, d).to(KIND)
-        sum_W1 = tl.dot(tl.trans(d), x, sum_W1, input_precision="tf32")
-        if BIAS:
-            sum_b = tl.dot(tl.trans(d), ones_1, sum_b, input_precision="tf32")
-        if INPUT:
-            to_x = tl.dot(d, _matrix(W1_ptr, hidden, column, HIDDEN, INPUTS, False, KIND), input_precision="tf32")
-            there = (start + lane < samples)[None, :] & (column < INPUTS)[:, None]
-            tl.store(_tile(to_x_ptr, start, samples, 1, column, lane), tl.trans(to_x), mask=there)
-        block += tl.num_programs(0)
-    place = to_W1_ptr + hidden[:, None] * INPUTS + column[None, :]
-    tl.atomic_add(place, sum_W1, mask=(column < INPUTS)[None, :], sem="relaxed")
-    place = to_W3_ptr + out[None, :] * HIDDEN + hidden[:, None]
-    tl.atomic_add(place, sum_W3, mask=(out < OUTPUTS)[None, :], sem="relaxed")
-    if LAYERS == 2:
-        tl.atomic_add(to_W2_ptr + hidden[:, None] * HIDDEN + hidden[None, :], sum_W2, sem="relaxed")
-    if BIAS:
-        tl.atomic_add(to_b1_ptr + hidden, tl.sum(tl.where((out == 0)[None, :], sum_b, 0.0), axis=1), sem="relaxed")
-        if LAYERS == 2:
-            tl.atomic_add(to_b2_ptr + hidden, tl.sum(tl.where((out == 1)[None, :], sum_b, 0.0), axis=1), sem="relaxed")
-        tl.atomic_add(to_b3_ptr + out, tl.sum(sum_b3, axis=1), mask=out < OUTPUTS, sem="relaxed")
-    if INPUT:
-        while block * BLOCK < samples:
-            there = (block * BLOCK + lane < samples)[None, :] & (column < INPUTS)[:, None]
-            tl.store(_tile(to_x_ptr, block * BLOCK, samples, 1, column, lane), 0.0, mask=there)
-            block += tl.num_programs(0)

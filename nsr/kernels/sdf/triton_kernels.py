@@ -20,6 +20,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from nsr.kernels.mlp.triton_kernels import matrix
+
 
 @triton.jit
 def _softplus(z, beta):
@@ -56,18 +58,6 @@ def _round_up(count, ALIGNED: tl.constexpr):
 
 
 @triton.jit
-def _matrix(ptr, row, column, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TURNED: tl.constexpr, KIND: tl.constexpr):
-    """ROWS x COLUMNS numbers at `ptr`, rows `stride` apart, zero-padded to the places `row` and `column`; TURNED: transposed.
-
-    Read where it is used, in every block: from the cache it costs less than the registers that would keep it.
-    """
-    row, column = row[:, None], column[None, :]
-    if TURNED:
-        return tl.load(ptr + column * stride + row, mask=(row < COLUMNS) & (column < ROWS), other=0.0).to(KIND)
-    return tl.load(ptr + row * stride + column, mask=(row < ROWS) & (column < COLUMNS), other=0.0).to(KIND)
-
-
-@triton.jit
 def sdf_network_forward(
     x_ptr, encoded_ptr, jacobian_ptr, count_ptr, W1_x_ptr, W1_ptr, b1_ptr, W2_ptr, b2_ptr, sdf_ptr, features_ptr, gradient_ptr,
     pre_ptr, samples, beta,
@@ -81,7 +71,7 @@ def sdf_network_forward(
     hidden = tl.arange(0, HIDDEN)
     column = tl.arange(0, PADDED)
     out = tl.arange(0, 16)
-    W1_T = _matrix(W1_ptr, column, hidden, COLUMNS, HIDDEN, COLUMNS, True, tl.float32)
+    W1_T = matrix(W1_ptr, column, hidden, COLUMNS, HIDDEN, COLUMNS, True, tl.float32)
     w1x, w1y, w1z = _axes(W1_x_ptr + hidden * 3, 1, hidden < HIDDEN)
     b1 = tl.load(b1_ptr + hidden)
     w2 = tl.load(W2_ptr + hidden)
@@ -106,7 +96,7 @@ def sdf_network_forward(
         # The distance itself in full precision, on the ordinary units: opacity multiplies its error by the sharpness.
         tl.store(sdf_ptr + sample, tl.sum(act * w2[None, :], axis=1) + b2, mask=ok)
         if FEATURES_OUT:
-            W2_T = _matrix(W2_ptr, hidden, out, HIDDEN, 1 + FEATURES, HIDDEN, True, tl.float32)
+            W2_T = matrix(W2_ptr, hidden, out, HIDDEN, 1 + FEATURES, HIDDEN, True, tl.float32)
             b2_all = tl.load(b2_ptr + out, mask=out <= FEATURES, other=0.0)
             features = tl.trans(tl.dot(act, W2_T, input_precision="tf32") + b2_all[None, :])
             features_place = features_ptr + (out[:, None] - 1) * samples + sample[None, :]
@@ -151,7 +141,7 @@ def sdf_network_backward(
         entry = column[:, None] * samples + sample[None, :]
         near = (sample < end)[None, :]
         there = near & (column < COLUMNS)[:, None]
-        W1 = _matrix(W1_ptr, hidden, column, COLUMNS, HIDDEN, COLUMNS, False, KIND)
+        W1 = matrix(W1_ptr, hidden, column, COLUMNS, HIDDEN, COLUMNS, False, KIND)
         pre_place = pre_ptr + hidden[:, None] * samples + sample[None, :]
         act, slope = _softplus(tl.trans(tl.load(pre_place, mask=near, other=0.0)).to(tl.float32), beta)
         to_out = tl.load(to_sdf_ptr + sample, mask=ok, other=0.0)[None, :] * (out == 0)[:, None].to(tl.float32)
@@ -163,7 +153,7 @@ def sdf_network_backward(
         sum_b2 += to_out
         to_out_kind = tl.trans(to_out.to(KIND))
         sum_W2 = tl.dot(tl.trans(act.to(KIND)), to_out_kind, sum_W2, input_precision=PRECISION)
-        W2 = _matrix(W2_ptr, out, hidden, HIDDEN, 1 + FEATURES, HIDDEN, False, KIND)
+        W2 = matrix(W2_ptr, out, hidden, HIDDEN, 1 + FEATURES, HIDDEN, False, KIND)
         to_pre = tl.dot(to_out_kind, W2, input_precision=PRECISION) * slope
         if GRADIENT:
             nx, ny, nz = _axes(to_gradient_ptr + sample * gradient_column, gradient_row, ok)
@@ -173,7 +163,7 @@ def sdf_network_backward(
             u += nz[None, :] * tl.load(jacobian_ptr + 2 * axis + entry, mask=there, other=0.0).to(tl.float32)
             pushed = tl.trans(u.to(KIND))
             normal = _columns(nx, ny, nz, 0.0).to(KIND)
-            to_q = tl.dot(normal, _matrix(W1_x_ptr, out, hidden, 3, HIDDEN, 3, True, KIND), input_precision=PRECISION)
+            to_q = tl.dot(normal, matrix(W1_x_ptr, out, hidden, 3, HIDDEN, 3, True, KIND), input_precision=PRECISION)
             to_q = tl.dot(pushed, tl.trans(W1), to_q, input_precision=PRECISION) * slope
             # The sum of to_q over the samples belongs to row 0 of W2, so a column of ones adds it there.
             ones = (out[None, :] == 0).to(KIND) + tl.zeros((BLOCK, 16), dtype=KIND)
