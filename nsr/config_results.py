@@ -23,7 +23,8 @@ class MeshConfig:
 
     resolution: int = 512  # cells per side of the unit ball's cube
     rendered: bool = True  # only components that reach into cells where training found something to render
-    components: int = 1  # largest components kept; 0 keeps all
+    components: int = 0  # largest components kept; 0 keeps all that are large enough
+    component_share: float = 0.01  # smaller components go: area, share of the largest component's
     min_views: int = 1  # views that must see a face; 0: no culling
     mask_dilation: int = 12  # px; faces outside the dilated mask of any view are culled; -1: no mask culling
     box: tuple[float, ...] = ()  # lowest x, y, z, then highest, world frame; faces outside are cut off; empty: no box

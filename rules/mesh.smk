@@ -3,7 +3,10 @@
 # Settings of the mesh that the TSDF route uses, too.
 CLEANING = [
     f"mesh.{name}"
-    for name in ["rendered", "components", "min_views", "mask_dilation", "box", "triangles", "max_error", "holes", "metric"]
+    for name in [
+        *["rendered", "components", "component_share", "min_views", "mask_dilation", "box", "triangles", "max_error", "holes"],
+        "metric",
+    ]
 ]
 
 

@@ -94,7 +94,7 @@ def largest_parts(parts: Parts, count: int) -> Parts:
 
 
 def without_fragments(parts: Parts, share: float) -> Parts:
-    """Without the components whose area is under `share` of the largest one's: crumbs that culling leaves at its borders."""
+    """Without the components whose area is under `share` of the largest one's: specks, and crumbs that culling leaves."""
     if parts.count <= 1:
         return parts
     area = parts.areas()

@@ -18,8 +18,6 @@ from nsr.scene.scene import Scene
 if TYPE_CHECKING:
     import torch
 
-FRAGMENT_SHARE = 0.01  # of the largest component's area; smaller pieces left by the visibility cull are crumbs
-
 
 class StepLog:
     """What was done to a mesh: steps with triangles left and seconds taken, and notes."""
@@ -79,12 +77,12 @@ def clean_mesh(
     if config.rendered and occupied is not None:
         parts = clean.rendered_parts(parts, occupied)
         log.done("ghosts", parts.mesh, "no part of the surface was ever rendered; look at the training curve")
-    parts = clean.largest_parts(parts, config.components)
-    log.done("largest components", parts.mesh, "set mesh.components=0")
+    parts = clean.without_fragments(clean.largest_parts(parts, config.components), config.component_share)
+    log.done("largest components", parts.mesh, "set mesh.components=0 and lower mesh.component_share")
     if config.min_views > 0:
         mesh = cull.cull_unseen(parts.mesh, cameras, config.min_views, threads)
         log.done("visibility culling", mesh, "no camera sees the surface; lower mesh.min_views and look at the scene's region")
         parts = parts if mesh is parts.mesh else clean.parts_of(mesh, device)
-        parts = clean.without_fragments(parts, FRAGMENT_SHARE)
+        parts = clean.without_fragments(parts, config.component_share)
         log.done("crumbs", parts.mesh, "set mesh.min_views=0")
     return parts

@@ -17,7 +17,7 @@ from nsr.mesh.cleaning import StepLog, clean_mesh
 from nsr.mesh.io import read_mesh, read_metric
 from nsr.mesh.marching_cubes import extract
 from nsr.scene.scene import Scene, View, save_scene
-from tests.unit.shapes import CENTRE, sphere, torched
+from tests.unit.shapes import CENTRE, ball, joined, sphere, torched
 
 
 @pytest.fixture
@@ -169,3 +169,15 @@ def test_the_step_that_left_nothing_is_named(two_views):
     blind = Scene(two_views.root, two_views.name, tuple(turned), two_views.similarity)
     with pytest.raises(EmptyMesh, match="visibility culling left no surface"):
         clean_mesh(behind, blind, MeshConfig(mask_dilation=-1), StepLog())
+
+
+@pytest.mark.parametrize(
+    ("settings", "radii"), [({}, [0.3, 0.1]), ({"components": 1}, [0.3]), ({"component_share": 0.0}, [0.3, 0.1, 0.02])]
+)
+def test_several_objects_stay_and_specks_go(two_views, settings, radii):
+    """A tenth of the largest area is an object, a 225th is none."""
+    places = {0.3: (0.0, 0.0, 0.0), 0.1: (0.5, -0.5, 0.1), 0.02: (-0.6, 0.3, 0.4)}
+    config = resolve([{"mesh": {"min_views": 0, "mask_dilation": -1, **settings}}])
+    scene = joined(*(ball(radius, place) for radius, place in places.items()))
+    parts = clean_mesh(scene, two_views, config.mesh, StepLog())
+    assert parts.areas() == pytest.approx([ball(radius, (0, 0, 0)).face_areas().sum() for radius in radii], rel=1e-5)
