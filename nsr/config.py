@@ -1,6 +1,6 @@
 """Every setting of every stage with its default, its unit and its meaning: with `config_data` and `config_results` the only home of defaults.
 
-Order of merging, later wins: these defaults, the method's preset (`config/methods/<name>.yaml`), `settings` of the
+Order of merging, later wins: these defaults, the method's preset (`config/methods/<name>.yaml`, after its `base`), `settings` of the
 workflow's config, the `overrides` column of the manifest, the command line. OmegaConf checks types and refuses unknown
 keys. A `Schedule` is a number, or a list of `[step, value]` knots that are joined by straight lines and held beyond.
 """
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -28,6 +28,7 @@ from nsr.config_results import TextureConfig as TextureConfig
 from nsr.config_results import TsdfConfig as TsdfConfig
 from nsr.errors import ConfigError
 
+_BASE = "base"  # key of a preset's file: the preset it builds on
 Schedule = Any  # float | list[[step, value]]; OmegaConf has no union of a number and a list of lists
 
 
@@ -215,8 +216,9 @@ def resolve(layers: Iterable[Mapping[str, Any] | Path], overrides: Iterable[str]
     try:
         for layer in layers:
             where = str(layer) if isinstance(layer, Path) else "settings"
-            read = OmegaConf.load(layer) if isinstance(layer, Path) else OmegaConf.create(dict(layer))
-            merged = OmegaConf.merge(merged, read)
+            files = preset_files(layer) if isinstance(layer, Path) else ()
+            read = [_loaded(file) for file in files] if files else [OmegaConf.create(dict(layer))]  # type: ignore[arg-type]
+            merged = OmegaConf.merge(merged, *read)
         where = "overrides"
         merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
         config = OmegaConf.to_object(merged)
@@ -234,6 +236,44 @@ def resolve(layers: Iterable[Mapping[str, Any] | Path], overrides: Iterable[str]
     assert isinstance(config, Config)
     check_config(config)
     return config
+
+
+def preset_files(path: Path) -> tuple[Path, ...]:
+    """A preset's file, after those that it builds on: `base: nsr` at its top names a file beside it, `nsr.yaml`.
+
+    Raises:
+        ConfigError: no file of that name, or a preset that builds on itself.
+    """
+    chain = [path]
+    while base := _base_of(chain[0]):
+        file = path.with_name(f"{base}.yaml")
+        if file in chain:
+            raise ConfigError(f"{path}: builds on itself through base: {base}")
+        if not file.is_file():
+            raise ConfigError(f"{chain[0]}: builds on '{base}', and there is no {file}")
+        chain.insert(0, file)
+    return tuple(chain)
+
+
+def _base_of(path: Path) -> str:
+    # Asked for every scene of a list; reading YAML takes milliseconds.
+    return _base_read(path, path.stat().st_mtime_ns, Path.cwd()) if path.is_file() else ""
+
+
+@cache
+def _base_read(path: Path, *_: object) -> str:
+    read = OmegaConf.load(path)
+    base = read.get(_BASE, "") if isinstance(read, DictConfig) else ""
+    if not isinstance(base, str) or "/" in base:
+        raise ConfigError(f"{path}: base must be the name of a preset beside it, not {base!r}")
+    return base
+
+
+def _loaded(file: Path) -> Any:
+    read = OmegaConf.load(file)
+    if isinstance(read, DictConfig):
+        read.pop(_BASE, None)
+    return read
 
 
 @cache

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from nsr.ablation import PREFIX, read_ablation
-from nsr.config import Config, resolve
+from nsr.config import Config, preset_files, resolve
 from nsr.config_overrides import override
 from nsr.config_schema import row_schema, workflow_schema
 from nsr.errors import ConfigError
@@ -230,7 +230,7 @@ def _method_layers(workflow: WorkflowConfig, method: str | None) -> tuple[str | 
     if method is None:
         return ()
     if not method.startswith(PREFIX):
-        return (method_file(method),)
+        return preset_files(method_file(method))
     ablation = read_ablation(Path(workflow.ablation))
     _check_method(ablation.base)
     settings = ablation.settings(method)
@@ -238,7 +238,7 @@ def _method_layers(workflow: WorkflowConfig, method: str | None) -> tuple[str | 
         raise ConfigError(
             f"{workflow.ablation}: '{min(foreign)}' belongs to the scene; a variant sets {', '.join(METHOD_SECTIONS)}"
         )
-    return method_file(ablation.base), json.dumps(settings)
+    return *preset_files(method_file(ablation.base)), json.dumps(settings)
 
 
 def _layers(layers: tuple[str | Path, ...]) -> list[Mapping[str, Any] | Path]:
@@ -275,11 +275,12 @@ def _check_method(method: str) -> None:
     resolve([path])
     import yaml
 
-    foreign = set(yaml.safe_load(path.read_text()) or {}) - set(METHOD_SECTIONS)
-    if foreign:
-        raise ConfigError(
-            f"{path}: '{min(foreign)}' belongs to the scene; set it in config.yaml under settings, or in the manifest"
-        )
+    for file in preset_files(path):
+        foreign = set(yaml.safe_load(file.read_text()) or {}) - {"base", *METHOD_SECTIONS}
+        if foreign:
+            raise ConfigError(
+                f"{file}: '{min(foreign)}' belongs to the scene; set it in config.yaml under settings, or in the manifest"
+            )
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:

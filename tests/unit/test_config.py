@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nsr.config import Config, resolve, section
+from nsr.config import Config, preset_files, resolve, section
 from nsr.errors import ConfigError
 from nsr.fields.schedule import schedule_value
 
@@ -95,3 +95,26 @@ def test_schedule_at_and_between_its_knots():
 def test_a_key_of_brackets_is_refused(text):
     with pytest.raises(ConfigError, match="overrides: "):
         resolve([], [text])
+
+
+def test_a_preset_builds_on_another(tmp_path):
+    """Settings of the base stay where the preset says nothing; an edited base is read again, from a list of scenes too."""
+    texts = {"a": "train: {steps: 10, seed: 1}", "b": "base: a\ntrain: {steps: 20}", "c": "base: b\nmesh: {resolution: 64}"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    config = resolve([tmp_path / "c.yaml"])
+    assert (config.train.steps, config.train.seed, config.mesh.resolution) == (20, 1, 64)
+    assert [file.stem for file in preset_files(tmp_path / "c.yaml")] == ["a", "b", "c"]
+    (tmp_path / "a.yaml").write_text("train: {steps: 10, seed: 7}")
+    assert resolve([tmp_path / "c.yaml"]).train.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("base: gone", ("gone", "there is no")), ("base: c", ("builds on itself",)), ("base: ../a", ("beside it",)), ("base: 3", ("beside it",))],
+)  # fmt: skip
+def test_a_base_that_cannot_be_is_named(tmp_path, text, words):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        resolve([tmp_path / "c.yaml"])
+    assert all(word in str(error.value) for word in ("c.yaml", *words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,18 @@ def test_order_of_settings() -> None:
     with_method = resolve_scene(only, workflow, "nsr")
     assert (with_method.train.steps, with_method.train.samples, with_method.train.seed) == (10, 99, 3)
     assert resolve_scene(only, workflow, None).train.steps == 20000
+
+
+def test_an_edited_base_of_a_preset_is_seen(place: Path) -> None:
+    """Settings of a list are kept, but not beyond a change of a file that a preset builds on."""
+    (only,) = read(row())
+    write(place / "config/methods/other.yaml", "base: nsr\ntrain:\n  samples: 77\n")
+    workflow = read_workflow_config({"methods": ["other"]})
+    assert (resolve_scene(only, workflow, "other").train.steps, resolve_scene(only, workflow, "other").train.samples) == (10, 77)
+    base = place / "config/methods/nsr.yaml"
+    write(base, "train:\n  steps: 12\n")
+    os.utime(base, ns=(0, base.stat().st_mtime_ns + 1))
+    assert resolve_scene(only, workflow, "other").train.steps == 12
 
 
 def test_files_from_spreadsheets_are_read(place: Path) -> None:
