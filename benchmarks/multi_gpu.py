@@ -1,7 +1,7 @@
 """Many scenes on a host with several GPUs: each job's GPU, how busy the GPUs were, and the time against one GPU.
 
-Starts one training for each of --jobs scenes (those of --scene in turn) at the same time, as the workflow does, lets the jobs take
-their GPUs by the locks of `nsr.gpus`, and does so on each number of GPUs in --gpus. How busy a GPU was is what nvidia-smi says,
+Starts one training for each of --jobs scenes (those of --scene in turn, with a seed of its own for each round) at the same time, as
+the workflow does, lets the jobs take their GPUs by the locks of `nsr.gpus`, and does so on each number of GPUs in --gpus. How busy a GPU was is what nvidia-smi says,
 twice a second; its memory too. Kernels are compiled once before, by a short training that is not counted.
 """
 
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=int, default=1, metavar="K", help="jobs on a GPU at a time, default 1")
     parser.add_argument("--method", default="nsr", help="preset in config/methods, default nsr")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting; repeatable")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave all results there, job by job; default: nothing")
     parser.add_argument("--threads", type=int, help="CPU threads of a job; default: the cores divided among the jobs that run")
     return parser
 
@@ -64,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
         _train(args, Path(folder) / "warm", visible[:1], 1, ["train.steps=20"])
         seconds: dict[int, float] = {}
         for number in numbers:
-            seconds[number] = _train(args, Path(folder) / str(number), visible[:number], args.jobs, [])
+            seconds[number] = _train(args, (args.keep or Path(folder)) / str(number), visible[:number], args.jobs, [])
         for number in numbers:
             gain = f", {seconds[1] / seconds[number]:.2f} times as fast as one" if 1 in seconds else ""
             print(f"{args.jobs} trainings on {number} GPUs: {seconds[number]:.1f} s{gain}")
@@ -91,7 +92,7 @@ def _train(args: argparse.Namespace, folder: Path, gpus: Sequence[str], jobs: in
             command = [sys.executable, _ROOT / "scripts/train.py", "--scene", args.scene[job % len(args.scene)]]
             command += ["--out", folder / f"job{job}", "--device", "cuda", "--threads", str(threads)]
             command += ["--log", folder / f"job{job}.log", "--config", _ROOT / f"config/methods/{args.method}.yaml"]
-            words = [*map(str, command), *args.set, *more]
+            words = [*map(str, command), f"train.seed={1 + job // len(args.scene)}", *args.set, *more]
             started.append(subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL))
         codes = [process.wait() for process in started]
     seconds = time.perf_counter() - start

@@ -49,8 +49,7 @@ def compile_ahead(rehearsal: Callable[[], None], device: torch.device) -> int:
 
         with _nothing_launched(ask):
             rehearsal()
-    # Seen once in hundreds of runs: Triton's front end refused a kernel among threads and took it a moment later. A kernel
-    # that is really wrong fails again here.
+    # A kernel that is really wrong fails again here; what else stops a compilation (memory, a full disk) may have passed.
     for data, (kernel, future) in waiting.items():
         try:
             future.result()

@@ -12,6 +12,7 @@ import torch
 from nsr.fields.model import SurfaceModel
 from nsr.kernels import gpu
 from nsr.kernels.ahead import compile_ahead
+from nsr.rendering.volume import background_colour, render_samples
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer
 from nsr.train.patch import load_patches
@@ -126,12 +127,35 @@ def compiled_after_a_failure():
     return found
 
 
+def single(scene):
+    """Kernels of rendering, and of its gradients, compiled for one ray with one sample: Triton makes constants of sizes of 1."""
+    from nsr.kernels.march import Samples
+    from nsr.kernels.packed import Packed
+
+    config = tiny_config("learned")
+    model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton")
+    origin, direction = torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]])
+    samples = Samples(torch.full((1,), 1.5), Packed.from_counts(torch.ones(1, dtype=torch.int64)))
+
+    def render():
+        behind = background_colour(model, origin, direction, None)
+        out = render_samples(model, origin, direction, samples, step=0.1, cosine_ratio=1.0, background=behind)
+        (out.colour.sum() + out.sdf.sum() + out.gradient.sum()).backward()
+
+    return compile_ahead(render, CPU)
+
+
 if __name__ == "__main__":
     stand_in()
     from nsr.scene.scene import load_scene
 
     read = load_scene(Path(sys.argv[1]))
     json.dump(
-        {**{kind: rehearsed(read, kind) for kind in sys.argv[2:]}, "compiled": compiled(), "refused": compiled_after_a_failure()},
+        {
+            **{kind: rehearsed(read, kind) for kind in sys.argv[2:]},
+            "compiled": compiled(),
+            "refused": compiled_after_a_failure(),
+            "single": single(read),
+        },
         sys.stdout,
     )

@@ -68,6 +68,10 @@ def test_a_kernel_that_triton_refuses_once_is_compiled_again(hopper):
     assert always[0] == 2 and "injected" in always[1]
 
 
+def test_a_single_sample_can_be_rendered(hopper):
+    assert hopper["single"] > 10
+
+
 def test_nothing_to_compile_under_the_interpreter():
     def rehearsal():
         raise AssertionError("not needed")

@@ -99,7 +99,7 @@ def _place(
     tl.store(position_ptr + 3 * sample, (x * shrink + 2.0) * 0.25, mask=ok)
     tl.store(position_ptr + 3 * sample + 1, (y * shrink + 2.0) * 0.25, mask=ok)
     tl.store(position_ptr + 3 * sample + 2, (z * shrink + 2.0) * 0.25, mask=ok)
-    store_harmonics(harmonics_ptr + sample, total.to(tl.int64), dx, dy, dz, ok, DEGREE)
+    store_harmonics(harmonics_ptr + sample, tl.cast(total, tl.int64), dx, dy, dz, ok, DEGREE)
     following = edge + width
     last = sample - ray * samples == samples - 1
     inner = following / tl.where(last, 1.0, 1.0 - following) - edge / (1.0 - edge)
@@ -154,7 +154,7 @@ def _spread(
     weight = tl.where(ok, before - after, 0.0)
     place = colour_ptr + (first + lane).to(tl.int64) * colour_row
     to_place = to_colour_ptr + first + lane
-    total = (rays * samples).to(tl.int64)
+    total = tl.cast(rays * samples, tl.int64)
     pull = tl.zeros_like(weight)
     for channel in tl.static_range(3):
         value = tl.load(place + channel * colour_axis, mask=ok, other=0.0)

@@ -74,7 +74,7 @@ def _forward(
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     ok = sample < samples
     place = out_ptr + sample
-    stride = samples.to(tl.int64)
+    stride = tl.cast(samples, tl.int64)  # Triton makes a constant of a single sample, which has no method
     if POSITION:
         for axis in tl.static_range(3):
             tl.store(place, tl.load(position_ptr + 3 * sample.to(tl.int64) + axis, mask=ok), mask=ok)
@@ -104,7 +104,7 @@ def _backward(
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     ok = sample < samples
     nx, ny, nz, length = _normal(gradient_ptr, gradient_row, gradient_axis, sample, ok, SHORTEST)
-    stride = samples.to(tl.int64)
+    stride = tl.cast(samples, tl.int64)  # Triton makes a constant of a single sample, which has no method
     ux = tl.load(to_normal_ptr + sample, mask=ok, other=0.0)
     uy = tl.load(to_normal_ptr + stride + sample, mask=ok, other=0.0)
     uz = tl.load(to_normal_ptr + 2 * stride + sample, mask=ok, other=0.0)
