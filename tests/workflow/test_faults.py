@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 
+from tests.source_tree import child_environment
 from tests.workflow.checkout import STUB, Checkout
 
 # What one run of the two scenes calls; see `name_of` in the stub.
@@ -42,7 +43,7 @@ def faults(checkout: Checkout, **what: str) -> None:
 def killed(checkout: Checkout) -> None:
     """Start snakemake with a training that hangs, and kill it and all its jobs, as a machine that stops does."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor"]
-    environment = {**os.environ, "PYTHONPATH": str(STUB)}
+    environment = child_environment(STUB)
     process = subprocess.Popen(command, cwd=checkout.root, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not (checkout.root / "hanging").exists():
