@@ -137,3 +137,23 @@ def test_one_of_twenty_scenes_that_cannot_be_done(fresh: Checkout) -> None:
     page = re.split(r'<section class="scene" id="[^"]*"', (fresh.root / "report/unfinished/index.html").read_text())
     assert len(page) == 21
     assert [part.count("prepare failed:") for part in page] == [0] * 8 + [1] + [0] * 12
+
+
+def test_preflight_of_a_scene_that_cannot_be_prepared(fresh: Checkout) -> None:
+    """The page over the other scenes is there, with this one first and why; the next run makes the whole one."""
+    faults(fresh, prepare_posed="fail", preflight="real")
+    text = fresh.snakemake("--keep-going", "preflight", check=False)
+    page = fresh.root / "report/unfinished/preflight.html"
+    assert page.is_file(), text
+    rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', page.read_text(), re.DOTALL)
+    assert len(rows) == 2
+    assert rows[0].startswith("main/posed<") and "the photographs show nothing; take others" in rows[0] and ">stop<" in rows[0]
+    assert "results/main/photographed/preflight/index.html" in rows[1] and ">ok<" in rows[1]
+    assert "1 stop, 0 warning, 1 ok" in text
+    assert not (fresh.root / "report/unfinished/index.html").exists(), "no results were asked for"
+    faults(fresh, preflight="real")
+    calls(fresh)
+    fresh.snakemake("preflight")
+    assert set(calls(fresh)) == {"prepare posed", "preflight posed"}
+    assert 'href="../results/main/posed/preflight/index.html"' in (fresh.root / "report/preflight.html").read_text()
+    assert not page.exists()
