@@ -130,7 +130,7 @@ def check_facing(views: Sequence[RawView | PinholeView], centre: ArrayLike, radi
         centre: (3,) world. radius: > 0, world.
 
     Raises:
-        DataError: names up to three views that look away; if more than half do, the region is blamed instead.
+        DataError: names up to three views that look away; if more than half do, region and camera convention are blamed instead.
     """
     away = [view.name for view in views if not _faces(view, np.asarray(centre, dtype=np.float64), float(radius))]
     if len(away) * 2 > len(views):
@@ -141,10 +141,9 @@ def check_facing(views: Sequence[RawView | PinholeView], centre: ArrayLike, radi
     if away:
         more = f" and {len(away) - 3} more" if len(away) > 3 else ""
         named = ", ".join(f"'{name}'" for name in away[:3])
-        few = (
-            "fix its pose or remove the view" if 10 * len(away) <= len(views) else "fix the poses, or check the camera convention"
-        )
-        raise DataError(f"view {named}{more}: the camera looks away from the region of interest; {few}")
+        few = len(away) == 1 or 10 * len(away) <= len(views)
+        change = "fix its pose or remove the view" if few else "fix the poses, or check the camera convention"
+        raise DataError(f"view {named}{more}: the camera looks away from the region of interest; {change}")
 
 
 def _faces(view: RawView | PinholeView, centre: Array, radius: float) -> bool:
