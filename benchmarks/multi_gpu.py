@@ -84,7 +84,8 @@ def _train(args: argparse.Namespace, folder: Path, gpus: Sequence[str], jobs: in
     """Seconds that `jobs` trainings took together; prints what each did and how busy the GPUs were."""
     threads = args.threads or max(1, (os.cpu_count() or 1) // (len(gpus) * args.share))
     places = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), FOLDER: str(folder / "locks"), SHARE: str(args.share)}
-    environment = {**os.environ, **places, "PYTHONPATH": str(_ROOT)}
+    search = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **places, "PYTHONPATH": search}
     start = time.perf_counter()
     with sampled() as samples:
         started = []

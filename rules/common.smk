@@ -408,6 +408,7 @@ def final_files():
 
 def print_summary():
     """Say where the report lies and what it measured; nothing where something else was asked for, as preflight."""
+    Path(f"{REPORT}/{UNFINISHED}/preflight.html").unlink(missing_ok=True)
     if not Path(f"{REPORT}/summary.tsv").is_file():
         return
     shutil.rmtree(f"{REPORT}/{UNFINISHED}", ignore_errors=True)  # that of an earlier failure is out of date
@@ -420,10 +421,17 @@ def print_summary():
 
 
 def report_what_there_is():
-    """After a failed run: the report over what is there, beside the place of the whole one, with the reason of each failure."""
+    """After a failed run: the report over what is there, beside the place of the whole one, with the reason of each failure.
+
+    Where preflight was asked for, the page of preflight over what is there.
+    """
     runs_file, out = Path(RESULTS) / "runs.json", f"{REPORT}/{UNFINISHED}"
     runs_file.parent.mkdir(parents=True, exist_ok=True)
     runs_file.write_text(json.dumps(list_of_runs()))
+    if {"preflight", f"{REPORT}/preflight.html"} & set(workflow.dag_settings.targets):
+        command = [sys.executable, str(ROOT / "scripts/preflight.py"), "--runs", str(runs_file), "--logs", LOGS]
+        subprocess.run([*command, "--out", f"{out}/preflight.html", "--threads", "1", "--log", f"{LOGS}/unfinished.log"])
+        return
     command = [sys.executable, str(ROOT / "scripts/report.py"), "--results", RESULTS, "--runs", str(runs_file), "--logs", LOGS]
     command += ["--published", str(ROOT / "config/published"), "--out", out, "--threads", "2", "--log", f"{LOGS}/unfinished.log"]
     subprocess.run([*command, *shlex.split(report_options())])

@@ -22,6 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--scene", type=Path, metavar="DIR", help="scene folder of the prepare stage")
     what.add_argument("--runs", type=Path, metavar="FILE", help="JSON list of runs; their scenes get one page")
     parser.add_argument("--sfm", type=Path, metavar="FILE", help="sfm.json of a scene that is photographs")
+    parser.add_argument(
+        "--logs", type=Path, metavar="DIR", help="with --runs: list scenes without a result, with the errors of their logs"
+    )
     parser.add_argument("--methods", default="{}", metavar="JSON", help="steps and samples of each method, for the costs")
     parser.add_argument("--out", type=Path, required=True, help="folder of a scene's result, or file of the page over all")
     return parser
@@ -32,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
     from nsr.preflight.stage import preflight_index, preflight_stage
 
     if args.runs:
-        counts = preflight_index(args.runs, args.out)
+        counts = preflight_index(args.runs, args.out, args.logs)
         sys.stdout.write(", ".join(f"{count} {level}" for level, count in counts.items()) + f": {args.out}\n")
         return
     methods = json.loads(args.methods)

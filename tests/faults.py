@@ -88,7 +88,7 @@ class Place:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", "--rerun-incomplete"]
         # One thread each: so small a problem gains nothing from more, and two jobs run side by side.
         command += ["--set-threads", *(f"{rule}=1" for rule in STAGES if rule != "check"), *options, "--", *targets]
-        environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             command, cwd=self.root, env=environment, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

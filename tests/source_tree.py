@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -30,6 +31,17 @@ STAGES = (
 _OURS = ("Snakefile", "Makefile", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "environment.yml")
 _OUR_FOLDERS = ("nsr", "scripts", "rules", "config", "tests", "docs", "examples", "benchmarks", ".ci")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def child_environment(*first: Path, **more: str) -> dict[str, str]:
+    """What a process that a test starts finds around it: this one's environment and `more`.
+
+    Args:
+        first: folders of modules that come before others, by default the project. Those in PYTHONPATH follow: on some machines
+            all packages come from there.
+    """
+    search = [*map(str, first or (ROOT,)), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(search), **more}
 
 
 @cache

@@ -13,7 +13,7 @@ from tests.test_environment_sync import project
 FOLDER = ROOT / "config/container"
 DOCKER = re.sub(r"\\\n\s*", " ", (FOLDER / "Dockerfile").read_text(encoding="utf-8"))
 APPTAINER = (FOLDER / "nsr.def").read_text(encoding="utf-8")
-INSTRUCTIONS = {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "CMD"}
+INSTRUCTIONS = {"FROM", "RUN", "ARG", "WORKDIR", "COPY", "ENV", "CMD"}
 SECTIONS = {"files", "post", "environment", "runscript", "test", "labels", "help"}
 
 
@@ -77,5 +77,29 @@ def test_both_install_the_same() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     needed = re.search(r"apt install make git python3-venv ([^`]*)`", readme)[1].split()  # type: ignore[index]
     assert {*needed, "gcc"} <= packages(DOCKER)
-    for text in (DOCKER, sections()["post"]):
-        assert "uv pip install --system --no-cache '.'" in text
+    installed = {" ".join(re.search(r"uv pip install --system (.*)", text)[1].split()) for text in (DOCKER, sections()["post"])}  # type: ignore[index]
+    (line,) = installed
+    energy = next(item for item in project()["optional-dependencies"]["gpu"] if item.startswith("nvidia-ml-py"))
+    assert shlex.split(line) == ["--no-cache", ".", energy]
+
+
+def test_only_what_is_copied_goes_to_the_engine() -> None:
+    lines = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if not line.startswith("#")]
+    assert rules[0] == "*" and rules[-1] == "**/__pycache__", "later lines win"
+    assert {rule.removeprefix("!") for rule in rules[1:-1]} == copied()[0]
+    assert all(rule.startswith("!") for rule in rules[1:-1])
+
+
+def test_the_surroundings_of_a_user_without_a_name() -> None:
+    """What snakemake, torch and matplotlib ask for and such a user does not have: a home to write to, and a name."""
+    words = dict(word.split("=", 1) for word in dict(instructions())["ENV"].split())
+    assert words["USER"]
+    assert f"mkdir -p -m 1777 {words['HOME']}" in DOCKER
+    assert words["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+
+
+def test_nothing_of_the_host_is_imported_in_an_apptainer() -> None:
+    lines = [line.strip() for line in sections()["environment"].splitlines()]
+    assert "export PYTHONNOUSERSITE=1" in lines
+    assert any(line.startswith("unset ") and "PYTHONPATH" in line.split() for line in lines)

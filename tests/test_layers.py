@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.source_tree import MODULES, PACKAGE, ROOT, SCRIPTS, STAGES, imports, module_name, where
+from tests.source_tree import MODULES, PACKAGE, ROOT, SCRIPTS, STAGES, child_environment, imports, module_name, where
 
 # From the bottom up; within a line modules may import each other, without cycles.
 LAYERS = (
@@ -130,7 +130,7 @@ def test_scripts_import_only_the_command_line() -> None:
 def test_help_answers_at_once(stage: str) -> None:
     start = time.process_time(), time.monotonic()
     command = [sys.executable, "-X", "importtime", f"scripts/{stage}.py", "--help"]
-    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--settings" in done.stdout
     loaded = {
@@ -140,9 +140,3 @@ def test_help_answers_at_once(stage: str) -> None:
     assert not loaded & HEAVY
     # Generous, because the machine that tests may be busy; what matters is that nothing heavy is loaded.
     assert time.monotonic() - start[1] < 20
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT)}

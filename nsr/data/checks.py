@@ -130,17 +130,20 @@ def check_facing(views: Sequence[RawView | PinholeView], centre: ArrayLike, radi
         centre: (3,) world. radius: > 0, world.
 
     Raises:
-        DataError: names up to three views that look away; if more than half do, the region is blamed instead.
+        DataError: names up to three views that look away; if more than half do, region and camera convention are blamed instead.
     """
     away = [view.name for view in views if not _faces(view, np.asarray(centre, dtype=np.float64), float(radius))]
     if len(away) * 2 > len(views):
         raise DataError(
-            f"{len(away)} of {len(views)} views look away from the region of interest; the region is wrong, set it by hand"
+            f"{len(away)} of {len(views)} views look away from the region of interest; the region is wrong (set it by hand), or the cameras "
+            "follow another convention than their format's (axes, or camera to world for world to camera)"
         )
     if away:
         more = f" and {len(away) - 3} more" if len(away) > 3 else ""
         named = ", ".join(f"'{name}'" for name in away[:3])
-        raise DataError(f"view {named}{more}: the camera looks away from the region of interest; fix its pose or remove the view")
+        few = len(away) == 1 or 10 * len(away) <= len(views)
+        change = "fix its pose or remove the view" if few else "fix the poses, or check the camera convention"
+        raise DataError(f"view {named}{more}: the camera looks away from the region of interest; {change}")
 
 
 def _faces(view: RawView | PinholeView, centre: Array, radius: float) -> bool:

@@ -1,6 +1,6 @@
 """What training a scene takes: memory from the sizes of its photographs, time from rates measured before.
 
-The rates are those of docs/performance.md (one H100, the object `drill`; CPU: one thread): a measured milliseconds-per-step for
+The rates are those of docs/performance.md (one H100, the object `drill`; one thread of a CPU): a measured milliseconds-per-step for
 each kind of model, scaled by samples a step. They are guides within a factor of two on other machines.
 """
 
@@ -12,24 +12,30 @@ from typing import Any
 
 from nsr.scene.scene import View
 
-SOURCE = "docs/performance.md: one H100 80 GB, torch 2.11; CPU: preset nsr-demo, one thread"
-_GPU_STEP_MS = {"nsr": 1.68, "instant-nsr-pl": 2.07, "instant-nsr": 5.85, "neuralangelo": 33.9}
-_GPU_START = 20.7  # s, import to the end of the first step with an empty kernel cache
-_GPU_SAMPLES = 1 << 18
-_GPU_BASE_GB = 0.8  # a run of the preset nsr without its photographs
-_CPU_STEP_MS, _CPU_SAMPLES = 41.0, 8192  # nsr-demo: 150 steps in 6.1 s
+SOURCE = "docs/performance.md: one H100 80 GB, torch 2.11; one thread of a CPU"
+GPU_START = 20.7  # s, import to the end of the first step with an empty kernel cache
+_GPU_STEP = {  # ms a step, samples a step
+    "nsr": (1.68, 1 << 18),
+    "instant-nsr-pl": (2.07, 1 << 18),
+    "instant-nsr": (5.85, 1 << 18),
+    "neuralangelo": (33.9, 1 << 17),
+}
+_LEAST = 0.25  # of a step's time is left, however few its samples are
+_GPU_GB = {"nsr": 0.8}  # of a run without its photographs
+_CPU_STEP = {"nsr": (1250.0, 1 << 16), "nsr-demo": (41.0, 1 << 13)}  # ms a step, samples a step
 _PIXEL_BYTES = 4  # sRGB and mask
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one method. Attributes: method; steps; gpu_s, cpu_s: seconds of training; gpu_gb: memory of the GPU, photographs included."""
+    """Of one method. Attributes: method; steps; gpu_s, cpu_s: seconds of training; gpu_gb: memory of the GPU, photographs included.
+    None: this kind of model was not measured there."""
 
     method: str
     steps: int
     gpu_s: float
-    cpu_s: float
-    gpu_gb: float
+    cpu_s: float | None
+    gpu_gb: float | None
 
 
 def photographs_gb(views: Sequence[View]) -> float:
@@ -41,13 +47,20 @@ def costs(views: Sequence[View], methods: Mapping[str, Mapping[str, Any]]) -> li
     """The cost of each method.
 
     Args:
-        methods: by name their `steps` and `samples`. A name that was not measured is taken for the preset nsr.
+        methods: by name their `steps` and `samples`. A name that is none of the presets is taken for the preset nsr.
     """
     gigabytes = photographs_gb(views)
     found = []
     for name, settings in methods.items():
         steps, samples = int(settings["steps"]), int(settings["samples"])
-        step = _GPU_STEP_MS.get(name, _GPU_STEP_MS["nsr"]) * max(0.25, samples / _GPU_SAMPLES)
-        cpu = _CPU_STEP_MS * samples / _CPU_SAMPLES
-        found.append(Cost(name, steps, _GPU_START + steps * step / 1e3, steps * cpu / 1e3, _GPU_BASE_GB + gigabytes))
+        kind = name if name in _GPU_STEP or name in _CPU_STEP else "nsr"
+        step, measured = _GPU_STEP.get(kind, _GPU_STEP["nsr"])
+        gpu = GPU_START + steps * step / 1e3 * max(_LEAST, samples / measured)
+        cpu = None
+        if kind in _CPU_STEP:
+            step, measured = _CPU_STEP[kind]
+            cpu = steps * step / 1e3 * samples / measured
+        # The demo's model is a small one of the same kind.
+        base = _GPU_GB.get(kind if kind in _GPU_STEP else "nsr")
+        found.append(Cost(name, steps, gpu, cpu, None if base is None else base + gigabytes))
     return found

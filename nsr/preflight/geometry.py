@@ -14,6 +14,9 @@ from nsr.scene.rays import angles_apart, nearest_point, optical_axes
 from nsr.scene.scene import View
 
 _OUTLINE = 256  # points of the ball's outline
+_COMMON_UP = (
+    1.3  # how much larger the squares of the cameras' ups along one axis sum up to than along any other, if it is a common up
+)
 MAX_SLANT = 75.0  # degrees between a surface's normal and the direction to a camera that still sees it well
 
 
@@ -85,12 +88,33 @@ def neighbour_angles(unit_w2c: Array) -> Array:
     return np.asarray(angles.min(axis=1))
 
 
+def distances_apart(unit_w2c: Array) -> Array:
+    """Distance between every two cameras (V, 4, 4) in parts of the middle distance from the region's centre, (V, V)."""
+    centres = camera_centres(unit_w2c)
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+    return np.asarray(apart / max(float(np.median(np.linalg.norm(centres, axis=1))), 1e-12))
+
+
+def same_places(unit_w2c: Array, tolerance: float = 1e-3) -> list[tuple[int, int]]:
+    """Pairs of cameras (V, 4, 4) at the same place that look the same way: `distances_apart` and radians under the tolerance."""
+    axes = unit_w2c[:, :3, :3].reshape(len(unit_w2c), 9)
+    turned = np.linalg.norm(axes[:, None] - axes[None], axis=-1)
+    first, second = np.nonzero(np.triu(distances_apart(unit_w2c) + turned < tolerance, k=1))
+    return list(zip(first.tolist(), second.tolist(), strict=True))
+
+
 def roll_angles(unit_w2c: Array) -> Array | None:
-    """Angle in degrees (V,) between each camera's up in its photograph and the common up direction; None if there is none."""
+    """Angle in degrees (V,) between each camera's up in its photograph and the common up direction; None if there is none.
+
+    Cameras that are turned by a quarter and go around an object have none: their ups point all around in a plane.
+    """
     ups = -unit_w2c[:, 1, :3]
     up = ups.mean(axis=0)
-    if np.linalg.norm(up) < 0.3:
+    length = float(np.linalg.norm(up))
+    _, second, first = np.linalg.eigvalsh(ups.T @ ups)
+    if length < 0.3 or first < _COMMON_UP * second:
         return None
-    image_up = np.einsum("vij,j->vi", unit_w2c[:, :3, :3], up / np.linalg.norm(up))[:, :2]
+    up /= length
+    image_up = np.einsum("vij,j->vi", unit_w2c[:, :3, :3], up)[:, :2]
     steep = np.linalg.norm(image_up, axis=1) < 0.3  # seen along it, up has no direction in the photograph
     return np.where(steep, 0.0, np.degrees(np.abs(np.arctan2(image_up[:, 0], -image_up[:, 1]))))

@@ -15,27 +15,30 @@ from nsr.errors import DataError
 from nsr.mesh.visibility import cameras_of, in_image
 from nsr.preflight.finding import Finding, named
 from nsr.preflight.geometry import look_at_point, neighbour_angles, roll_angles
+from nsr.scene.region import ball_of_points
 from nsr.scene.scene import Scene, unit_words
 
 _FEW, _TOO_FEW = 20, 8  # views
 _SPREAD = 45.0  # degrees, largest angle between two cameras seen from the object: less is one side of it
 _GAP = 40.0  # degrees from a camera to its nearest neighbour: wider and hardly any surface is seen from both
-_SAME = 1e-3  # unit-frame length and radians under which two cameras are the same
 _REPROJECTION = 1.5  # px
 _ROLL = 120.0  # degrees
+_SIZES = 3.0  # the region's radius against that of the sparse points, either way
 _CELLS = 28  # along the unit ball's diameter, for the hull of the masks
-_HULL_VIEWS, _AGREES = 0.85, 0.5  # share of views that call a hull's cell object; share of the hull in a view's mask
+_HULL_VIEWS, _AGREES = 0.85, 0.7  # share of views that call a hull's cell object; share of the hull in a view's mask
+
+_SET_REGION = "set the scene's region in the list of scenes: x,y,z,radius in world units, or masks, points, cameras"
 
 
 def judge_cameras(scene: Scene, sfm: Mapping[str, Any] | None) -> list[Finding]:
-    """Number and spread of the cameras, doubles, look-at point, up direction, reprojection error.
+    """Number and spread of the cameras, whether they face the region, up direction, reprojection error.
 
     Args:
         sfm: content of `sfm.json` for scenes that are photographs, None for others.
     """
     unit_w2c = scene.unit_w2c(scene.views)
     centres, names = camera_centres(unit_w2c), [view.name for view in scene.views]
-    found = [_number(scene, sfm), _spread(centres), *_same_place(unit_w2c, names), *_facing(scene)]
+    found = [_number(scene, sfm), _spread(centres), *_facing(scene)]
     gaps = neighbour_angles(unit_w2c)
     far = [name for name, gap in zip(names, gaps, strict=True) if gap > _GAP]
     if 4 * len(far) > len(names):
@@ -45,7 +48,8 @@ def judge_cameras(scene: Scene, sfm: Mapping[str, Any] | None) -> list[Finding]:
     turned = [] if rolls is None else [name for name, roll in zip(names, rolls, strict=True) if roll > _ROLL]
     if turned and 4 * len(turned) <= len(names):
         text = f"{named(turned)}: upside down against the other cameras"
-        found.append(Finding("warning", "poses", text, "check the poses of these views; leave them out if they are wrong"))
+        change = "right if the camera was turned over for them; else their poses are wrong: fix them or leave these views out"
+        found.append(Finding("warning", "poses", text, change))
     return found + _reprojection(scene)
 
 
@@ -53,34 +57,48 @@ def judge_region(scene: Scene) -> list[Finding]:
     """Where the unit ball lies: against what the cameras look at, the sparse points, and the photographs' frames."""
     unit_w2c = scene.unit_w2c(scene.views)
     distance = np.linalg.norm(camera_centres(unit_w2c), axis=1)
-    change = "set the scene's region in the list of scenes: x,y,z,radius in world units, or masks, points, cameras"
-    found = []
-    target = look_at_point(unit_w2c)
+    found = [*_centred(scene, unit_w2c), *_inside(distance)]
+    if np.median(distance) > 30:
+        text = (
+            f"the cameras stand {np.median(distance):.0f} radii from the region's centre: the region is small in the photographs"
+        )
+        found.append(Finding("warning", "region", text, _SET_REGION))
+    if scene.points is not None and len(scene.points.xyz) >= 100:
+        found += _points_in_region(scene)
+    if found:
+        return found
+    text = f"source {scene.region_source}, radius {scene.similarity.scale:.4g} {unit_words(scene.unit)}, cameras at {distance.min():.1f} to "
+    guess = scene.region_source == "cameras"
+    change = (
+        "half the way to the nearest camera, a guess: compare the outline with the object, or give a region or masks"
+        if guess
+        else ""
+    )
+    return [Finding("ok", "region", f"{text}{distance.max():.1f} radii", change)]
+
+
+def _centred(scene: Scene, unit_w2c: Array) -> list[Finding]:
+    found, target = [], look_at_point(unit_w2c)
     if target is not None and np.linalg.norm(target) > 1.5:
         away = float(np.linalg.norm(target))
         text = f"the cameras look at a point {away:.1f} radii from the centre of the region (source: {scene.region_source})"
-        found.append(Finding("stop" if away > 3 else "warning", "region", text, change))
+        found.append(Finding("stop" if away > 3 else "warning", "region", text, _SET_REGION))
     outside = 0
     for camera in cameras_of(scene.views, unit_w2c):
         outside += not in_image(camera, np.zeros((1, 3)))[0][0]
     if 3 * outside > len(scene.views):
         text = f"the centre of the region lies outside {outside} of {len(scene.views)} photographs"
-        found.append(Finding("stop" if 2 * outside > len(scene.views) else "warning", "region", text, change))
-    inside = int((distance <= 1).sum())
-    if 4 * inside > len(distance):
-        text = f"{inside} of {len(distance)} cameras stand within the region"
-        found.append(Finding("warning", "region", text, "give a smaller radius; what is behind a camera cannot be reconstructed"))
-    if np.median(distance) > 30:
-        text = (
-            f"the cameras stand {np.median(distance):.0f} radii from the region's centre: the region is small in the photographs"
-        )
-        found.append(Finding("warning", "region", text, change))
-    if scene.points is not None and len(scene.points.xyz) >= 100:
-        found += _points_in_region(scene, change)
-    if not found:
-        text = f"source {scene.region_source}, radius {scene.similarity.scale:.4g} {unit_words(scene.unit)}, cameras at {distance.min():.1f} to "
-        found.append(Finding("ok", "region", f"{text}{distance.max():.1f} radii"))
+        found.append(Finding("stop" if 2 * outside > len(scene.views) else "warning", "region", text, _SET_REGION))
     return found
+
+
+def _inside(distance: Array) -> list[Finding]:
+    inside = int((distance <= 1).sum())
+    if 4 * inside <= len(distance):
+        return []
+    change = f"give a smaller radius: the nearest camera stands {distance.min():.2g} radii from the centre, and the object in front of all of them"
+    text = f"{inside} of {len(distance)} cameras stand within the region"
+    return [Finding("stop" if 2 * inside > len(distance) else "warning", "region", text, change)]
 
 
 def judge_silhouettes(scene: Scene, masks: Sequence[NDArray[np.uint8] | None]) -> list[Finding]:
@@ -158,15 +176,6 @@ def _spread(centres: Array) -> Finding:
     return Finding("ok", "spread", text)
 
 
-def _same_place(unit_w2c: Array, names: Sequence[str]) -> list[Finding]:
-    centres, axes = camera_centres(unit_w2c), unit_w2c[:, :3, :3].reshape(len(unit_w2c), 9)
-    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + np.linalg.norm(axes[:, None] - axes[None], axis=-1)
-    pairs = [f"{names[a]} and {names[b]}" for a, b in zip(*np.nonzero(np.triu(apart < _SAME, k=1)), strict=True)]
-    if not pairs:
-        return []
-    return [Finding("warning", "doubles", f"same camera pose: {named(pairs)}", "remove one of each pair, they count twice")]
-
-
 def _facing(scene: Scene) -> list[Finding]:
     try:
         check_facing(scene.views, scene.similarity.t, scene.similarity.scale)
@@ -190,10 +199,17 @@ def _reprojection(scene: Scene) -> list[Finding]:
     return [Finding("ok", "reprojection", text)]
 
 
-def _points_in_region(scene: Scene, change: str) -> list[Finding]:
+def _points_in_region(scene: Scene) -> list[Finding]:
+    """Sparse points in the region, and its size against the ball of those that the cameras look at."""
     assert scene.points is not None
     inside = np.linalg.norm(scene.similarity.inverse().apply(scene.points.xyz), axis=1) < 1
     if inside.mean() < 0.02:
         text = f"{inside.sum()} of {len(inside)} sparse points lie in the region"
-        return [Finding("stop" if inside.sum() < 10 else "warning", "region", text, change)]
-    return []
+        return [Finding("stop" if inside.sum() < 10 else "warning", "region", text, _SET_REGION)]
+    centre, radius = ball_of_points(scene.points, scene.views)
+    factor = scene.similarity.scale / radius
+    if scene.has_masks or 1 / _SIZES < factor < _SIZES:  # masks say it better
+        return []
+    text = f"radius {scene.similarity.scale:.4g} {unit_words(scene.unit)}, {factor:.2g} times that of the sparse points that the cameras look at"
+    where = ",".join(f"{value:.4g}" for value in (*centre, radius))
+    return [Finding("warning", "region", text, f"right if meant so; region=points takes theirs ({where})")]

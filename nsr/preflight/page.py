@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nsr import __version__
 from nsr.conventions import MASK_OBJECT, Array, camera_centres
-from nsr.preflight.cost import SOURCE, Cost, photographs_gb
+from nsr.preflight.cost import GPU_START, SOURCE, Cost, photographs_gb
 from nsr.preflight.finding import LEVELS, Finding, worst
 from nsr.preflight.geometry import ball_outline, sphere_directions
 from nsr.preflight.photos import PhotoFacts
@@ -68,6 +68,7 @@ def scene_page(material: Material) -> str:
         costs=material.costs,
         gigabytes=photographs_gb(scene.views),
         source=SOURCE,
+        start=GPU_START,
         duration=duration,
         per_view=[
             (view, item, diameter) for view, item, diameter in zip(scene.views, material.photos, material.diameters, strict=True)
@@ -78,14 +79,14 @@ def scene_page(material: Material) -> str:
     )
 
 
-def index_page(found: Sequence[tuple[Path, dict[str, Any]]], home: Path) -> str:
+def index_page(found: Sequence[tuple[Path | None, dict[str, Any]]], home: Path) -> str:
     """The page over all scenes, the worst first.
 
     Args:
-        found: each scene's page and the content of its `preflight.json`. home: folder of this page.
+        found: each scene's page, None without one, and the content of its `preflight.json`. home: folder of this page.
     """
     order = sorted(found, key=lambda item: (-LEVELS.index(item[1]["verdict"]), item[1]["scene"]))
-    rows = [(Path(os.path.relpath(page, home)).as_posix(), facts) for page, facts in order]
+    rows = [(page and Path(os.path.relpath(page, home)).as_posix(), facts) for page, facts in order]
     counts = {level: sum(facts["verdict"] == level for _, facts in rows) for level in reversed(LEVELS)}
     return _render("index.html", rows=rows, counts=counts, duration=duration)
 
@@ -147,8 +148,10 @@ def region_picture(scene: Scene, view: View) -> Picture:
     if outline is not None:
         points = [(float(x), float(y)) for x, y in (*outline * factor, outline[0] * factor)]
         ImageDraw.Draw(image).line(points, fill=_BALL, width=2)
+        if not ((outline > 0) & (outline < (view.width, view.height))).all(axis=1).any():
+            caption += ": the outline lies outside"
     else:
-        caption += ": within the region"
+        caption += ": taken from within the region"
     return encode(np.array(image), caption, f"Photograph {view.name} with the outline of the region", _WIDTH)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ from nsr.conventions import Array
 from nsr.errors import DataError
 from nsr.log import get_logger
 from nsr.preflight.cost import SOURCE, costs, photographs_gb
-from nsr.preflight.finding import worst
+from nsr.preflight.finding import Finding, worst
 from nsr.preflight.geometry import ball_outline, sphere_directions, times_seen
 from nsr.preflight.judge import judge_cameras, judge_region, judge_silhouettes
 from nsr.preflight.judge_photos import judge_coverage, judge_masks, judge_photos
 from nsr.preflight.page import Material, index_page, scene_page
 from nsr.preflight.photos import measure_photos
 from nsr.provenance import write_json, write_text
+from nsr.report.collect import read_logs
 from nsr.runs import list_runs
 from nsr.scene.scene import Scene, load_scene
 
 FACTS, PAGE, FOLDER = "preflight.json", "index.html", "preflight"
 _DIRECTIONS = 2000
+_WITHIN = ("coverage", "photographs", "blur", "exposure", "size", "silhouettes")  # checks that look at the region only
 
 
 def preflight_stage(
@@ -54,7 +56,7 @@ def preflight_stage(
         "findings": [asdict(finding) for finding in material.findings],
         "views": len(scene.views),
         "photographs_gb": photographs_gb(scene.views),
-        "region_px": _number(np.nanmedian(material.diameters)),
+        "region_px": _number(np.nanmedian(diameters)) if np.isfinite(diameters := material.diameters).any() else None,
         "coverage": {"directions": len(material.seen), "cameras": np.bincount(material.seen).tolist()},
         "costs": [asdict(cost) for cost in material.costs],
         "costs_source": SOURCE,
@@ -87,30 +89,52 @@ def judge_scene(
         *judge_region(scene),
         judge_coverage(seen),
         *judge_photos(scene, photos, diameters),
-        *judge_masks(scene, photos),
+        *judge_masks(scene, photos, diameters),
         *(judge_silhouettes(scene, masks) if any(mask is not None for mask in masks) else []),
     ]
-    return Material(scene, findings, photos, seen, costs(scene.views, methods), diameters)
+    return Material(scene, _meaningful(findings), photos, seen, costs(scene.views, methods), diameters)
 
 
-def preflight_index(runs: Path, out: Path) -> dict[str, int]:
+def preflight_index(runs: Path, out: Path, logs: Path | None = None) -> dict[str, int]:
     """Write the page over all scenes of a runs file (`nsr.runs`), the worst first.
+
+    Args:
+        logs: folder of the logs. A scene that was not judged is then listed as stopped, with the errors of its stages.
 
     Returns:
         Number of scenes of each verdict.
 
     Raises:
-        DataError: the runs file or a scene's `preflight.json` is missing or broken.
+        DataError: the runs file or, without `logs`, a scene's `preflight.json` is missing or broken.
     """
     listed = _read(runs)
     try:
         folders = {f"{run['dataset']}/{run['scene']}": Path(run["folder"]).parent / FOLDER for run in list_runs(listed)}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{runs}: no list of runs ({error}); let snakemake write it") from error
-    found = [(folder / PAGE, _read(folder / FACTS)) for folder in folders.values()]
+    found: list[tuple[Path | None, dict[str, Any]]] = []
+    for name, folder in folders.items():
+        if logs is not None and not (folder / FACTS).is_file():
+            found.append((None, _unjudged(name, logs)))
+        else:
+            found.append((folder / PAGE, _read(folder / FACTS)))
     write_text(out, index_page(found, out.parent))
     verdicts = [facts["verdict"] for _, facts in found]
     return {level: verdicts.count(level) for level in ("stop", "warning", "ok")}
+
+
+def _unjudged(name: str, logs: Path) -> dict[str, Any]:
+    """What the page over all says of a scene that no result of this stage is there of."""
+    failures, _ = read_logs([logs / name])
+    findings = [Finding("stop", failure.stage, failure.reason) for failure in failures]
+    findings = findings or [Finding("stop", "not judged", "its preparation was not reached", "run snakemake preflight again")]
+    return {"scene": name, "verdict": "stop", "findings": [asdict(finding) for finding in findings], "views": None, "costs": []}
+
+
+def _meaningful(findings: Sequence[Finding]) -> list[Finding]:
+    """Without the verdicts on what was measured within the region, where that is not where the object is."""
+    stopped = any(finding.level == "stop" and finding.check == "region" for finding in findings)
+    return [finding for finding in findings if not (stopped and finding.check in _WITHIN)]
 
 
 def region_diameters(scene: Scene) -> Array:

@@ -112,7 +112,7 @@ def _read_run(results: Path, logs: Path, dataset: str, scene: str, method: str, 
     folder = _run_folder(results, dataset, scene, method, row.get("folder"))
     prepared = _read_scene(folder.parent / "scene", warnings)
     places = [logs / dataset / scene, logs / dataset / scene / method]
-    failures, logged = _read_logs(places)
+    failures, logged = read_logs(places)
     textured = folder / "texture" / "textured.glb"
     truth = Path(row["ground_truth"]) if row.get("ground_truth") else None
     return Run(
@@ -194,7 +194,7 @@ def _read_lines(path: Path, warnings: list[str]) -> tuple[dict[str, Any], ...]:
     return tuple(rows[step] for step in sorted(rows))
 
 
-def _read_logs(folders: list[Path]) -> tuple[list[Failure], list[str]]:
+def read_logs(folders: list[Path]) -> tuple[list[Failure], list[str]]:
     """Errors (the last one of each stage) and warnings (each once) of the log files of one run."""
     failures: list[Failure] = []
     warnings: dict[str, None] = {}

@@ -135,7 +135,10 @@ def ball_of_cameras(views: Sequence[View]) -> tuple[Array, float]:
     origins, directions = optical_axes(np.stack([view.w2c for view in views]))
     centre = nearest_point(origins, directions)
     if ((centre - origins) * directions).sum(axis=1).mean() <= 0 or _behind(centre, views) > 0.5:
-        raise DataError("the cameras look away from each other's targets; check the camera convention of the source")
+        raise DataError(
+            "the cameras look away from each other's targets; check the camera convention of the source (axes, or camera to world for "
+            "world to camera)"
+        )
     return centre, 0.5 * float(np.linalg.norm(origins - centre, axis=1).min())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,9 +13,9 @@ import pytest
 
 from nsr.cli import run
 from nsr.config import section
+from tests.source_tree import ROOT, child_environment
 from tests.unit.training_scene import quick_config
 
-ROOT = Path(__file__).parents[2]
 ERROR = re.compile(r"\d\d:\d\d:\d\d ERROR (.+)")
 
 
@@ -39,7 +38,7 @@ def call(program: str, *argv: object) -> int:
 def run_process(program: str, *argv: object) -> subprocess.CompletedProcess[str]:
     """A program run as a process of its own, from another working directory."""
     command = [sys.executable, ROOT / "scripts" / f"{program}.py", "--threads", "1", *argv]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = child_environment(OMP_NUM_THREADS="1")
     return subprocess.run(map(str, command), cwd=ROOT.parent, env=environment, capture_output=True, text=True, check=False)
 
 

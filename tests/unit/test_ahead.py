@@ -1,7 +1,6 @@
 """Kernels compiled before the first step: all that the step launches, side by side, and nothing else happens."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ import torch
 from nsr.kernels.ahead import compile_ahead
 from nsr.kernels.gpu import interpreted
 from nsr.train.loop import Trainer
-from tests.source_tree import ROOT
+from tests.source_tree import ROOT, child_environment
 from tests.unit.graph_settings import DEVICE, patches, tiny_config
 from tests.unit.training_scene import sphere_scene
 
@@ -29,7 +28,7 @@ def scene(tmp_path_factory):
 def hopper(scene, tmp_path_factory):
     """What `tests/unit/hopper.py` found, with an empty cache of kernels."""
     cache = tmp_path_factory.mktemp("kernels")
-    surroundings = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    surroundings = child_environment(TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(cache))
     command = [sys.executable, "-m", "tests.unit.hopper", scene.root, *KINDS]
     done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

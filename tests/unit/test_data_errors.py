@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,8 +171,13 @@ def test_views_that_look_away_are_named():
     turned = views[4].w2c.copy()
     turned[[0, 2]] *= -1  # half a turn round the camera's own y axis
     views[4] = RawView("0004", Path("x"), views[4].camera, turned)
-    with pytest.raises(DataError, match="view '0004': the camera looks away"):
+    with pytest.raises(DataError, match="view '0004': the camera looks away.*remove the view"):
         check_facing(views, (0.3, -0.2, 0.5), 0.5)
+    flipped = [replace(view, w2c=np.diag([1.0, -1, -1, 1]) @ view.w2c) for view in views]
+    with pytest.raises(DataError, match="of 6 views look away.*another convention"):
+        check_facing(flipped, (0.3, -0.2, 0.5), 0.5)
+    with pytest.raises(DataError, match="'0000', '0001', '0004': .* check the camera convention"):
+        check_facing([*flipped[:2], *views[2:]], (0.3, -0.2, 0.5), 0.5)
     check_facing(views, (0.3, -0.2, 0.5), 10.0)  # inside the region every direction is fine
     with pytest.raises(DataError, match="of 6 views look away from the region.*region is wrong"):
         check_facing(views, (0.3, -0.2, 80.0), 0.5)

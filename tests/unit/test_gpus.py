@@ -18,8 +18,8 @@ from nsr.errors import DeviceUnavailable
 from nsr.gpus import claim
 from nsr.job import Job, current, running
 from nsr.rendering import device as devices
+from tests.source_tree import child_environment
 
-ROOT = Path(__file__).parents[2]
 # Says what it got, and keeps it until its input ends.
 HOLDER = """
 import sys
@@ -42,7 +42,7 @@ class Holders:
         """A process that asks for GPUs of `names`."""
         process = subprocess.Popen(
             [sys.executable, "-c", HOLDER, names, str(count), str(share)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), gpus.FOLDER: str(self.folder)},
+            env=child_environment(**{gpus.FOLDER: str(self.folder)}),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.stack.enter_context(process)
@@ -123,7 +123,7 @@ def test_many_jobs_are_never_two_on_one(tmp_path, holders):
         "slot, = claim(['a', 'b', 'c'])\nmark = Path(sys.argv[1]) / slot.uuid\nos.close(os.open(mark, os.O_CREAT | os.O_EXCL))\n"
         "time.sleep(0.1)\nmark.unlink()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), gpus.FOLDER: str(holders.folder)}
+    environment = child_environment(**{gpus.FOLDER: str(holders.folder)})
     jobs = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment) for _ in range(8)]
     assert [job.wait(timeout=60) for job in jobs] == [0] * 8
 

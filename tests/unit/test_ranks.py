@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +15,10 @@ from nsr.scene.scene import load_scene
 from nsr.train import loop, ranks
 from nsr.train.loop import Trainer, train_scene
 from nsr.train.ranks import ALONE, Ranks, joined, start_ranks
+from tests.source_tree import ROOT, child_environment
 from tests.unit.graph_settings import DEVICE, pixel_store, tiny_config
 from tests.unit.training_scene import quick_config, sphere_scene
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 STEPS = 12
 # What one rank does: the first steps of a training, in which its own rays and its parameters are written down.
@@ -70,7 +68,7 @@ def drawn(trainer):
 def torchrun(program, *arguments, count=2):
     """A program under torchrun."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "--"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = child_environment(OMP_NUM_THREADS="1")
     command = [*launcher, str(program), *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 

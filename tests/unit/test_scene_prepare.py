@@ -19,6 +19,7 @@ from nsr.errors import ConfigError, DataError
 from nsr.scene.images import load_view_images, load_view_masks
 from nsr.scene.prepare import prepare, read_source
 from nsr.scene.scene import load_scene
+from tests.source_tree import child_environment
 from tests.unit import dataset_writers as writers
 from tests.unit.scene_builders import HEIGHT, WIDTH, around, edited, make_view, write_source
 
@@ -278,7 +279,7 @@ def run_script(source: Path, out: Path, *more: str) -> subprocess.CompletedProce
         str(out),
         *more,
     ]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    environment = child_environment(OMP_NUM_THREADS="1")
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -29,7 +29,7 @@ from nsr.scene.images import load_image
 from nsr.scene.prepare import prepare, read_source
 from nsr.scene.scene import load_scene
 from nsr.train.checkpoint import load_dict
-from tests.source_tree import ROOT
+from tests.source_tree import ROOT, child_environment
 from tests.unit.dataset_writers import make_views, write_blender, write_colmap_text, write_nerfstudio
 
 OUTSIDE = ["../secret.png", "image/../../secret.png", "{secret}", "./../source/../secret.png"]
@@ -252,7 +252,7 @@ def test_a_damaged_file_is_one_line_of_a_program(tmp_path: Path) -> None:
         [*map(str, command), "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
     )
     assert done.returncode == 2
     assert "not a readable .npz file" in done.stderr

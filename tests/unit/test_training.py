@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from nsr.train.loop import Trainer, train_scene
 from nsr.train.model_file import load_model
 from nsr.train.optim import rate_factor
 from nsr.train.step import next_ray_count
+from tests.source_tree import child_environment
 from tests.unit.training_scene import RADIUS, quick_config, sphere_scene
 
 CPU = torch.device("cpu")
@@ -127,7 +127,7 @@ def test_kill_9_and_rerun(scene, tmp_path):
         "--threads",
         "1",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = child_environment()
     process = subprocess.Popen([*command, "--settings", settings], cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (tmp_path / "run" / "checkpoint" / "last.pt").exists():
@@ -291,9 +291,7 @@ def test_the_program_reports_a_watchdog_in_one_line_and_an_exit_code(scene, tmp_
         "--settings",
         settings,
     ]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=REPOSITORY, env=child_environment(), capture_output=True, text=True)
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     assert "the sharpness 1/s fell" in done.stderr.splitlines()[-1]

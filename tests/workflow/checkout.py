@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.source_tree import ROOT, child_environment
+
 STUB = Path(__file__).resolve().parent / "stub"
 COPIED = ("Snakefile", "rules", "scripts", "nsr", "config")
 HEADER = "dataset\tscene\tsource\tformat\tmasks\tground_truth\tgt_cameras\toverrides\n"
@@ -28,10 +28,10 @@ class Checkout:
     def snakemake(self, *arguments: str, check: bool = True) -> str:
         """Standard output and error of a call in the copy."""
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
-        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         # Compiled modules are kept apart, so that the second call starts faster wherever the tests run.
         caches = {"PYTHONPYCACHEPREFIX": str(self.root.parents[1] / "pyc"), "XDG_CACHE_HOME": str(self.root.parents[1] / "cache")}
-        environment = {**kept, **caches, "PYTHONPATH": str(STUB)}
+        environment = child_environment(STUB, **caches)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run(command, cwd=self.root, env=environment, text=True, capture_output=True, timeout=240)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 
-from tests.workflow.checkout import STUB, Checkout
+from tests.source_tree import child_environment
+from tests.workflow.checkout import HEADER, STUB, Checkout
 
 # What one run of the two scenes calls; see `name_of` in the stub.
 OF_BOTH = ("prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_views")
@@ -42,7 +45,7 @@ def faults(checkout: Checkout, **what: str) -> None:
 def killed(checkout: Checkout) -> None:
     """Start snakemake with a training that hangs, and kill it and all its jobs, as a machine that stops does."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor"]
-    environment = {**os.environ, "PYTHONPATH": str(STUB)}
+    environment = child_environment(STUB)
     process = subprocess.Popen(command, cwd=checkout.root, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not (checkout.root / "hanging").exists():
@@ -114,3 +117,43 @@ def test_a_stage_that_ran_again_and_failed_is_done_by_the_next_run(finished: Che
     finished.snakemake()
     assert calls(finished) == Counter({"report": 2, "texture posed": 1})  # the report of the failed run, and the whole one
     assert contents(finished) == before
+
+
+def test_one_of_twenty_scenes_that_cannot_be_done(fresh: Checkout) -> None:
+    """19 results, and one diagnosis under the scene's name, in the table, on the page and in what snakemake says."""
+    scenes = [f"s{index:02d}" for index in range(20)]
+    rows = [f"main\t{scene}\tdata/q\tneus\t\t\t\t\n" for scene in scenes]
+    (fresh.root / "config/scenes.tsv").write_text(HEADER + "".join(rows))
+    faults(fresh, prepare_s07="fail", report="real")
+    text = fresh.snakemake("--keep-going", check=False)
+    others = [scene for scene in scenes if scene != "s07"]
+    assert calls(fresh) == Counter(f"{stage} {scene}" for stage in OF_BOTH for scene in others)
+    with (fresh.root / "report/unfinished/summary.tsv").open(newline="") as file:
+        found = {row["scene"]: (row["status"], row["reason"]) for row in csv.DictReader(file, delimiter="\t")}
+    reason = "prepare: the photographs show nothing; take others"
+    assert found == {scene: ("failed", reason) if scene == "s07" else ("ok", "") for scene in scenes}
+    said = [line.split()[0] for line, below in pairwise(text.splitlines()) if below.strip() == reason]
+    assert said and set(said) == {"main/s07"}, text
+    page = re.split(r'<section class="scene" id="[^"]*"', (fresh.root / "report/unfinished/index.html").read_text())
+    assert len(page) == 21
+    assert [part.count("prepare failed:") for part in page] == [0] * 8 + [1] + [0] * 12
+
+
+def test_preflight_of_a_scene_that_cannot_be_prepared(fresh: Checkout) -> None:
+    """The page over the other scenes is there, with this one first and why; the next run makes the whole one."""
+    faults(fresh, prepare_posed="fail", preflight="real")
+    text = fresh.snakemake("--keep-going", "preflight", check=False)
+    page = fresh.root / "report/unfinished/preflight.html"
+    assert page.is_file(), text
+    rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', page.read_text(), re.DOTALL)
+    assert len(rows) == 2
+    assert rows[0].startswith("main/posed<") and "the photographs show nothing; take others" in rows[0] and ">stop<" in rows[0]
+    assert "results/main/photographed/preflight/index.html" in rows[1] and ">ok<" in rows[1]
+    assert "1 stop, 0 warning, 1 ok" in text
+    assert not (fresh.root / "report/unfinished/index.html").exists(), "no results were asked for"
+    faults(fresh, preflight="real")
+    calls(fresh)
+    fresh.snakemake("preflight")
+    assert set(calls(fresh)) == {"prepare posed", "preflight posed"}
+    assert 'href="../results/main/posed/preflight/index.html"' in (fresh.root / "report/preflight.html").read_text()
+    assert not page.exists()

@@ -18,6 +18,7 @@ BESIDE = {
     "render": ["render.json"],
     "texture": ["texture.json", *(f"textured.{suffix}" for suffix in ("glb", "obj", "mtl", "jpg", "ply"))],
     "report": ["index.html", "summary.md", "summary.tex"],
+    "preflight": ["index.html", "preflight.json"],
 }
 
 
@@ -33,6 +34,9 @@ def write_outputs(stage: str, arguments: list[str]) -> None:
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(call)
+    if stage == "preflight":
+        facts = {"scene": "/".join(out.parts[1:3]), "verdict": "ok", "findings": [], "views": 3, "costs": []}
+        (out / "preflight.json").write_text(json.dumps(facts))
     if stage == "report":
         (out / "summary.tsv").write_text("dataset\tscene\tmethod\tsurface\tstatus\tchamfer\nmain\tposed\tnsr\tmesh\tok\t0.25\n")
 
