@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_type_hints
 
 from nsr.config import Config, MetricConfig, PatchConfig, Schedule
 from nsr.errors import ConfigError
@@ -96,9 +97,11 @@ def check_config(config: Config) -> None:
     Raises:
         ConfigError: names the key, its value and what it may be.
     """
-    for name, schedule in _schedules(config):
-        _check_schedule(name, schedule)
-    for name, numbers in _tuples(config):
+    kind: type = type(config)
+    for name, schedule_of in _settings(kind, "Schedule"):
+        _check_schedule(name, schedule_of(config))
+    for name, numbers_of in _settings(kind, "tuple"):
+        numbers = numbers_of(config)
         if not all(isinstance(number, (int, float)) for number in numbers):  # OmegaConf lets lists in lists through
             raise ConfigError(f"{name}: {list(numbers)} must be a plain list of numbers")
     _check_numbers(config)
@@ -147,8 +150,8 @@ def _check_numbers(config: Config) -> None:
         (_VIEW_DEGREES, lambda value: 0 <= value <= 4, "be 0, 1, 2, 3 or 4"),
     )
     for keys, good, words in rules:
-        for key in keys:
-            value = attrgetter(key)(config)
+        for key, get in _getters(keys):
+            value = get(config)
             if not good(value):  # NaN is not
                 raise ConfigError(f"{key}: {value} must {words}")
 
@@ -175,24 +178,23 @@ def _check_texture(config: Config) -> None:
         raise ConfigError(f"texture.up: {list(texture.up)} must be three numbers, a direction or 0, 0, 0")
 
 
-def _schedules(section: Any, prefix: str = "") -> Iterator[tuple[str, Schedule]]:
-    """Key and value of every setting that may be a schedule."""
-    for item in fields(section):
-        value = getattr(section, item.name)
-        if is_dataclass(value):
-            yield from _schedules(value, f"{prefix}{item.name}.")
-        elif item.type == "Schedule":
-            yield prefix + item.name, value
+@cache
+def _getters(keys: tuple[str, ...]) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """Each key with the function that gets its value, made once for the thousands of configs of a long list."""
+    return tuple((key, attrgetter(key)) for key in keys)
 
 
-def _tuples(section: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Key and value of every setting that is a list of numbers."""
-    for item in fields(section):
-        value = getattr(section, item.name)
-        if is_dataclass(value):
-            yield from _tuples(value, f"{prefix}{item.name}.")
-        elif isinstance(value, tuple):
-            yield prefix + item.name, value
+@cache
+def _settings(kind: type, wanted: str) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """Key of every setting in a section whose written type starts with `wanted`, and the function that gets it from the section."""
+    found: list[str] = []
+    types = get_type_hints(kind)
+    for item in fields(kind):
+        if is_dataclass(types[item.name]):
+            found += [f"{item.name}.{key}" for key, _ in _settings(types[item.name], wanted)]
+        elif str(item.type).startswith(wanted):
+            found.append(item.name)
+    return _getters(tuple(found))
 
 
 def _check_schedule(key: str, value: Schedule) -> None:

@@ -64,15 +64,15 @@ def _value(owner: type, name: str, text: str) -> Any:
     """The value of a setting as OmegaConf reads it from text, by the setting's type."""
     try:
         given = OmegaConf.from_dotlist([f"{name}={text}"])
-        return getattr(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(_alone(owner, name)), given)), name)
+        return getattr(OmegaConf.to_object(OmegaConf.merge(_alone(owner, name), given)), name)
     except (OmegaConfBaseException, ValueError, TypeError, YAMLError) as error:
         raise _NotPlainError from error
 
 
 @cache
-def _alone(owner: type, name: str) -> type:
-    """A dataclass with this one setting of another."""
+def _alone(owner: type, name: str) -> Any:
+    """A structured config with this one setting of a dataclass."""
     kind = get_type_hints(owner)[name]
     if is_dataclass(kind):
         raise _NotPlainError
-    return make_dataclass("Alone", [(name, kind, field(default=getattr(owner(), name)))])
+    return OmegaConf.structured(make_dataclass("Alone", [(name, kind, field(default=getattr(owner(), name)))]))

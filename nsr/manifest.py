@@ -147,7 +147,7 @@ def check_row(row: SceneRow, where: str) -> None:
             raise ConfigError(f"{where}: {column} '{value}' does not exist (relative to {Path.cwd()})")
     if row.format == "photos" and not Path(row.source).is_dir():
         raise ConfigError(f"{where}: source '{row.source}' is not a folder of photographs")
-    protocols = get_args(get_type_hints(SceneRow)["protocol"])
+    protocols = _protocols()
     if row.protocol not in protocols:
         raise ConfigError(f"{where}: unknown protocol '{row.protocol}'{_nearest(row.protocol, protocols)}")
     _check_region(row.region, where)
@@ -243,6 +243,11 @@ def _method_layers(workflow: WorkflowConfig, method: str | None) -> tuple[str | 
 
 def _layers(layers: tuple[str | Path, ...]) -> list[Mapping[str, Any] | Path]:
     return [layer if isinstance(layer, Path) else json.loads(layer) for layer in layers]
+
+
+@cache
+def _protocols() -> tuple[str, ...]:
+    return get_args(get_type_hints(SceneRow)["protocol"])
 
 
 @cache

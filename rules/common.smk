@@ -1,6 +1,8 @@
 """The config and the list of scenes, checked, and the functions that the rules use; no rules here."""
 
+import atexit
 import csv
+import gc
 import inspect
 import json
 import os
@@ -14,8 +16,14 @@ from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator
+from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
+
+# The graph of a thousand scenes is millions of objects that stay to the end: no use in looking for garbage among them again and
+# again, a tenth of the time, or in taking them apart at the exit, another tenth.
+gc.set_threshold(200_000, 50, 50)
+atexit.register(gc.freeze)
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
@@ -74,8 +82,8 @@ wildcard_constraints:
 
 
 def asked(function):
-    """A function of the wildcards that knows its signature: snakemake asks for it before each of some hundred thousand calls."""
-    function.__signature__ = inspect.signature(function)
+    """A function of the wildcards with its parameters noted: snakemake asks for them before each of some hundred thousand calls."""
+    overwrite_function_params(function, inspect.signature(function).parameters)
     return function
 
 
@@ -148,13 +156,14 @@ def column(name):
     return of
 
 
-def option(flag, name):
-    """A function of the wildcards: `flag value` quoted for the shell where the manifest's column has a value, else nothing."""
+def options(**flags):
+    """A function of the wildcards: `flag value` quoted for the shell for each of the manifest's columns that has a value."""
 
     @asked
     def of(wildcards):
-        value = getattr(row_of(wildcards), name)
-        return f"{flag} {shlex.quote(value)}" if value else ""
+        row = row_of(wildcards)
+        given = {flag: getattr(row, name) for name, flag in flags.items()}
+        return " ".join(f"{flag} {shlex.quote(value)}" for flag, value in given.items() if value)
 
     return of
 
@@ -268,20 +277,20 @@ def truth_digest(wildcards):
     return digest_of(*files_of(row_of(wildcards).name, "truth"))
 
 
-@asked
-def gpus(wildcards):
+def gpus():
     """GPUs that a job asks for: one where `device` says or finds that there are any."""
     return 1 if SETUP.device == "cuda" or (SETUP.device == "auto" and Path("/proc/driver/nvidia/gpus").is_dir()) else 0
 
 
+@asked
 def train_gpus(wildcards):
     """GPUs that a training asks for: `train.gpus`, where there are any."""
-    return resolved(row_of(wildcards).name, wildcards.method).train.gpus * gpus(wildcards)
+    return resolved(row_of(wildcards).name, wildcards.method).train.gpus * gpus()
 
 
-def gpu_threads(wildcards):
+def gpu_threads():
     """Threads of a job that uses a GPU: 8, or the cores of the machine divided among its GPUs, so that none of them waits."""
-    slots = workflow.global_resources.get("gpu") if gpus(wildcards) else None
+    slots = workflow.global_resources.get("gpu") if gpus() else None
     if slots is None or not slots.value or not workflow.cores:
         return 8
     return max(1, min(8, workflow.cores // slots.value))
@@ -296,6 +305,7 @@ def demand_of(stage, name, method):
 def asks_for(stage, what):
     """A function of the wildcards: "memory" or "minutes" of a stage's job, more at each attempt."""
 
+    @asked
     def of(wildcards, attempt):
         return getattr(demand_of(stage, row_of(wildcards).name, wildcards.get("method")).at(attempt), what)
 
@@ -338,21 +348,23 @@ def runs():
     return list_runs(list_of_runs())
 
 
-@asked
-def run_results(wildcards):
-    """Every file the report is made from."""
+@lru_cache(maxsize=None)
+def facts_of_runs():
+    """The file of facts of every job of every run: what the report is made from, and newer where anything beside it is."""
     files = []
     for run in runs():
         row, folder = SCENES[f"{run['dataset']}/{run['scene']}"], run["folder"]
-        files += [
-            f"{folder}/{name}" for name in ("train.json", "metrics.jsonl", "mesh.ply", "mesh.json", "tsdf.ply", "tsdf.json")
-        ]
-        files += [f"{folder}/texture/{name}" for name in ("texture.json", "textured.glb")]
-        if row.ground_truth:
-            files += [f"{folder}/evaluate/{kind}.json" for kind in ("mesh", "tsdf")]
+        files += [f"{folder}/{name}" for name in ("train.json", "mesh.json", "tsdf.json", "texture/texture.json")]
+        files += [f"{folder}/evaluate/{kind}.json" for kind in ("mesh", "tsdf")] if row.ground_truth else []
         if holds_out(row.name, run["method"]):
             files += [f"{folder}/render/render.json", f"{folder}/evaluate/views.json"]
-    return files
+    return tuple(files)
+
+
+@asked
+def run_results(wildcards):
+    """What the report is made from: one file of each job, because a job makes its files together."""
+    return list(facts_of_runs())
 
 
 def ablation_runs():
@@ -386,7 +398,8 @@ def all_results(wildcards):
     """
     files = [f"{RESULTS}/{name}/scene/scene.json" for name in SCENES]
     files += [f"{RESULTS}/{row.name}/sfm/{name}" for row in SCENES.values() if row.format == "photos" for name in SFM_FILES]
-    files += [f"{run['folder']}/model.pt" for run in runs()]
+    beside = ("model.pt", "metrics.jsonl", "mesh.ply", "tsdf.ply", "texture/textured.glb")
+    files += [f"{run['folder']}/{name}" for run in runs() for name in beside]
     return files + run_results(wildcards)
 
 

@@ -22,7 +22,7 @@ rule sfm:
         runtime=minutes("sfm"),
     params:
         source=column("source"),
-        out=subpath(output.health, parent=True),
+        out=DATA + "/sfm",
         settings=settings_of("sfm", "train.seed"),
         digest=photos_digest,
         code=code_digest("sfm"),
@@ -50,15 +50,14 @@ rule prepare:
         source=column("source"),
         format=column("format"),
         model=model_option,
-        masks=option("--masks", "masks"),
-        region=option("--region", "region"),
-        out=subpath(output.scene, parent=True),
+        options=options(masks="--masks", region="--region"),
+        out=DATA + "/scene",
         settings=settings_of("prepare"),
         digest=source_digest,
         code=code_digest("prepare"),
     shell:
         "python {workflow.basedir:q}/scripts/prepare.py --format {params.format:q} --source {params.source:q}"
-        " {params.model} {params.masks} {params.region}"
+        " {params.model} {params.options}"
         " --name {wildcards.dataset:q}/{wildcards.scene:q} --out {params.out:q}"
         " --settings {params.settings:q} --threads {threads} --log {log:q}"
 
@@ -79,8 +78,8 @@ rule triangulate:
         mem_mb=memory("triangulate"),
         runtime=minutes("triangulate"),
     params:
-        scene=subpath(input.scene, parent=True),
-        out=subpath(output.points, parent=True),
+        scene=DATA + "/scene",
+        out=DATA + "/points",
         settings=settings_of("triangulate", "train.seed"),
         source=source_digest,
         code=code_digest("triangulate"),

@@ -19,17 +19,15 @@ rule evaluate_mesh:
         mem_mb=memory("evaluate_mesh"),
         runtime=minutes("evaluate_mesh"),
     params:
-        scene=subpath(input.scene, parent=True),
-        truth=option("--ground-truth", "ground_truth"),
-        cameras=option("--gt-cameras", "gt_cameras"),
-        protocol=option("--protocol", "protocol"),
+        scene=DATA + "/scene",
+        options=options(ground_truth="--ground-truth", gt_cameras="--gt-cameras", protocol="--protocol"),
         settings=settings_of("evaluate"),
         source=source_digest,
         digest=truth_digest,
         code=code_digest("evaluate_mesh"),
     shell:
         "python {workflow.basedir:q}/scripts/evaluate_mesh.py --mesh {input.mesh:q} --scene {params.scene:q}"
-        " {params.truth} {params.cameras} {params.protocol} --out {output.facts:q}"
+        " {params.options} --out {output.facts:q}"
         " --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
@@ -50,17 +48,16 @@ rule evaluate_views:
         mem_mb=memory("evaluate_views"),
         runtime=minutes("evaluate_views"),
     params:
-        render=subpath(input.render, parent=True),
-        scene=subpath(input.scene, parent=True),
-        truth=option("--ground-truth", "ground_truth"),
-        cameras=option("--gt-cameras", "gt_cameras"),
+        render=RUN + "/render",
+        scene=DATA + "/scene",
+        options=options(ground_truth="--ground-truth", gt_cameras="--gt-cameras"),
         settings=settings_of("evaluate"),
         source=source_digest,
         digest=truth_digest,
         code=code_digest("evaluate_views"),
     shell:
         "python {workflow.basedir:q}/scripts/evaluate_views.py --render {params.render:q} --scene {params.scene:q}"
-        " {params.truth} {params.cameras} --out {output.facts:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
+        " {params.options} --out {output.facts:q} --settings {params.settings:q} --threads {threads} --log {log:q}"
 
 
 rule check:

@@ -22,14 +22,14 @@ rule mesh:
         f"{LOGS}/{RUN_LOG}/mesh.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/mesh.tsv"
-    threads: gpu_threads
+    threads: gpu_threads()
     resources:
-        gpu=gpus,
+        gpu=gpus(),
         mem_mb=memory("mesh"),
         runtime=minutes("mesh"),
         device=SETUP.device,
     params:
-        scene=subpath(input.scene, parent=True),
+        scene=DATA + "/scene",
         settings=settings_of("mesh"),
         metric=metric_digest,
         source=source_digest,
@@ -51,14 +51,14 @@ rule tsdf:
         f"{LOGS}/{RUN_LOG}/tsdf.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/tsdf.tsv"
-    threads: gpu_threads
+    threads: gpu_threads()
     resources:
-        gpu=gpus,
+        gpu=gpus(),
         mem_mb=memory("tsdf"),
         runtime=minutes("tsdf"),
         device=SETUP.device,
     params:
-        scene=subpath(input.scene, parent=True),
+        scene=DATA + "/scene",
         settings=settings_of("tsdf", *CLEANING),
         metric=metric_digest,
         source=source_digest,
@@ -89,8 +89,8 @@ rule texture:
         mem_mb=memory("texture"),
         runtime=minutes("texture"),
     params:
-        scene=subpath(input.scene, parent=True),
-        out=subpath(output.facts, parent=True),
+        scene=DATA + "/scene",
+        out=RUN + "/texture",
         settings=settings_of("texture"),
         source=source_digest,
         code=code_digest("texture"),

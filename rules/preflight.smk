@@ -18,9 +18,9 @@ rule preflight_scene:
         mem_mb=memory("preflight"),
         runtime=minutes("preflight"),
     params:
-        scene=subpath(input.scene, parent=True),
+        scene=DATA + "/scene",
         sfm=health_option,
-        out=subpath(output.page, parent=True),
+        out=DATA + "/preflight",
         methods=costs_of_methods,
         source=source_digest,
         code=code_digest("preflight"),

@@ -14,16 +14,16 @@ rule train:
         f"{LOGS}/{RUN_LOG}/train.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/train.tsv"
-    threads: gpu_threads
+    threads: gpu_threads()
     resources:
         gpu=train_gpus,
         mem_mb=memory("train"),
         runtime=minutes("train"),
         device=SETUP.device,
     params:
-        scene=subpath(input.scene, parent=True),
+        scene=DATA + "/scene",
         points=points_option,
-        out=subpath(output.model, parent=True),
+        out=RUN,
         settings=settings_of("model", "train"),
         source=source_digest,
         code=code_digest("train"),
@@ -44,15 +44,15 @@ rule render:
         f"{LOGS}/{RUN_LOG}/render.log",
     benchmark:
         f"{LOGS}/benchmarks/{RUN_LOG}/render.tsv"
-    threads: gpu_threads
+    threads: gpu_threads()
     resources:
-        gpu=gpus,
+        gpu=gpus(),
         mem_mb=memory("render"),
         runtime=minutes("render"),
         device=SETUP.device,
     params:
-        scene=subpath(input.scene, parent=True),
-        out=subpath(output.facts, parent=True),
+        scene=DATA + "/scene",
+        out=RUN + "/render",
         settings=settings_of("render"),
         source=source_digest,
         code=code_digest("render"),

@@ -93,6 +93,26 @@ def test_change_reruns(finished: Checkout, change: str) -> None:
         assert "Input files updated by another job" in found["report", ""]
 
 
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("tsdf.ply", {"tsdf", "evaluate_mesh:tsdf"}),
+        ("texture/textured.glb", {"texture"}),
+        ("metrics.jsonl", {"train", *PHOTOGRAPHED_AFTER_TRAIN}),
+    ],
+)
+def test_a_deleted_result_that_is_no_input_of_the_report_is_made_again(finished: Checkout, name: str, rules: set[str]) -> None:
+    path = finished.root / "results/main/photographed/nsr" / name
+    content, status = path.read_bytes(), path.stat()
+    path.unlink()
+    try:
+        found = finished.reruns()
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert set(found) == both(rules, set())
+
+
 def test_added_photograph_reruns_its_scene(finished: Checkout) -> None:
     added = finished.root / "data/p/image/3.jpg"
     added.write_text("3")
