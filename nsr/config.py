@@ -92,6 +92,9 @@ class ModelConfig:
     radiance: RadianceConfig = field(default_factory=RadianceConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
     sharpness_start: float = 20.0  # NeuS 1/s at step 0, per unit-frame length
+    exposure: Literal["none", "gain", "affine"] = (
+        "none"  # learned for each photograph: 3 factors, or a 3 x 3 matrix and an offset
+    )
 
 
 @dataclass
@@ -144,6 +147,7 @@ class OptimConfig:
 
     learning_rate: float = 0.01
     sharpness_rate: float = 0.001
+    photograph_rate: float = 0.001  # of what is learned for each photograph: model.exposure
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-15
     weight_decay: float = 0.01  # of the networks

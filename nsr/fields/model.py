@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nsr.config import ModelConfig
+from nsr.errors import ConfigError
 from nsr.fields.background import BackgroundField
+from nsr.fields.photograph import Exposure
 from nsr.fields.radiance import RadianceField
 from nsr.fields.sdf import SdfField
 
@@ -17,9 +19,13 @@ _SHARPNESS_LIMIT = 1e6
 
 
 class SurfaceModel(nn.Module):
-    """All learned parameters of a scene."""
+    """All learned parameters of a scene.
 
-    def __init__(self, config: ModelConfig, generator: torch.Generator, backend: str = "reference"):
+    Args:
+        views: photographs it is trained with, for what is learned for each of them.
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator, backend: str = "reference", *, views: int = 0):
         super().__init__()
         self.config = config
         self.sdf = SdfField(config.encoding, config.sdf, generator, backend)
@@ -27,6 +33,9 @@ class SurfaceModel(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.sharpness_start) / _SHARPNESS_SCALE))
         learned = config.background.kind == "learned"
         self.background = BackgroundField(config.background, generator, backend, bias=config.radiance.bias) if learned else None
+        if config.exposure != "none" and views < 1:
+            raise ConfigError("model.exposure: is learned for each photograph, but there is none; set it to none")
+        self.exposure = None if config.exposure == "none" else Exposure(config.exposure, views)
 
     def sharpness(self) -> Tensor:
         """NeuS inverse standard deviation 1/s, per unit-frame length; scalar."""
@@ -40,7 +49,15 @@ class SurfaceModel(nn.Module):
         """Hash tables."""
         return [self.sdf.table] + ([self.background.table] if self.background is not None else [])
 
+    def photograph_parameters(self) -> list[nn.Parameter]:
+        """What is learned for each photograph."""
+        return [] if self.exposure is None else [self.exposure.table]
+
     def network_parameters(self) -> list[nn.Parameter]:
-        """Everything but hash tables and sharpness."""
-        special = {id(p) for p in [*self.table_parameters(), self.log_sharpness]}
+        """Everything but hash tables, sharpness and what is learned for each photograph."""
+        special = {id(p) for p in [*self.table_parameters(), self.log_sharpness, *self.photograph_parameters()]}
         return [p for p in self.parameters() if id(p) not in special]
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """Everything but hash tables."""
+        return [*self.network_parameters(), self.log_sharpness, *self.photograph_parameters()]

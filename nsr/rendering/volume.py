@@ -115,6 +115,40 @@ def background_colour(model: SurfaceModel, origin: Tensor, direction: Tensor, ge
     return torch.full_like(origin, plain_background(kind))
 
 
+def background_where(model: SurfaceModel, origin: Tensor, direction: Tensor, shift: Tensor, wanted: Tensor) -> Tensor:
+    """Colours (R, 3) of the learned background on the rays (R,) that are wanted, 0 on others, which cost nothing.
+
+    Args:
+        origin, direction: (R, 3) unit frame. shift: (R,), see `BackgroundField`. wanted: (R,) bool, on the device, not waited for.
+    """
+    assert model.background is not None
+    # Wanted rays to the front; place R takes all others. The bounds matter in a rehearsal, where `wanted` is garbage.
+    number = len(wanted)
+    place = torch.cumsum(wanted, 0)
+    mine = (place - 1).clamp(0, number - 1)
+    order = torch.zeros(number + 1, dtype=torch.long, device=wanted.device)
+    order.scatter_(0, torch.where(wanted, mine, number), torch.arange(number, device=wanted.device))
+    origin, direction, shift = (part.index_select(0, order[:-1]) for part in (origin, direction, shift))
+    packed = model.background(origin, direction, shift, place[-1:].int())
+    return torch.where(wanted[:, None], packed.index_select(0, mine), 0.0)
+
+
+def as_photographed(
+    model: SurfaceModel, colour: Tensor, view: Tensor, *, opacity: Tensor | None = None, backdrop: Tensor | None = None
+) -> Tensor:
+    """Rendered colours (R, 3) with the exposure of photographs `view` (R,); themselves if the model has none.
+
+    Args:
+        opacity: (R,) of an object that was cut out of its photographs and put before a `backdrop` (R, 3), None for black,
+            which no camera has seen and no exposure changes; None: the photographs are whole.
+    """
+    if model.exposure is None:
+        return colour
+    rest = None if opacity is None or backdrop is None else (1 - opacity)[:, None] * backdrop
+    own: Tensor = model.exposure(colour if rest is None else colour - rest, view, opacity)
+    return own if rest is None else own + rest
+
+
 def plain_background(kind: str) -> float:
     """Grey level in [0, 1] behind the unit ball for every kind that is not learned, as it is rendered without a generator."""
     return 1.0 if kind == "white" else 0.0
