@@ -243,16 +243,20 @@ class GraphTrainer:
             out, laplacian = model.sdf.with_laplacian(samples.position, samples.total)
         else:
             out, laplacian = model.sdf(samples.position, samples.total), None
-        colour = model.radiance.shade(
-            samples.position, out.features, out.gradient, rays.direction, samples.ray, samples.total
-        )  # fmt: skip
+        if model.photograph_parameters():  # a rehearsal's rays are of photographs that do not exist
+            rays = rays._replace(view=rays.view.clamp(0, len(self.pixels.starts) - 1))
+        codes = model.codes(len(rays.view), rays.view)
         packed = Packed(samples.ray, samples.starts, samples.counts)
+        colour = model.radiance.shade(
+            samples.position, out.features, out.gradient, rays.direction, packed,
+            codes=codes, count=samples.total,
+        )  # fmt: skip
         sums = neus_composite(
             out.sdf, out.gradient, colour, samples.t, rays.direction, packed,
             sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length, backend="triton",
         )  # fmt: skip
         valid = rays.valid & samples.kept
-        rendered, target = self._colours(rays, sums, samples.kept)
+        rendered, target = self._colours(rays, sums, samples.kept, codes)
         terms = self._ray_terms(rendered, target, rays, sums, valid)
         terms |= self._sample_terms(out, sums, samples, now)
         if laplacian is not None:
@@ -276,13 +280,13 @@ class GraphTrainer:
         row = torch.arange(len(samples.t), device=self.device)
         return (row >= self.points) & (row < samples.total)
 
-    def _colours(self, rays: DrawnRays, sums: RaySums, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _colours(self, rays: DrawnRays, sums: RaySums, kept: Tensor, codes: Tensor | None) -> tuple[Tensor, Tensor]:
         """Rendered and observed colours (R, 3); with masks and no learned background both before the same backdrop."""
         model, kind = self.model, self.model.config.background.kind
         rest = (1 - sums.opacity)[:, None]
         if kind == "learned":
             wanted = kept & (sums.opacity.detach() < _OPAQUE)
-            behind = background_where(model, rays.origin, rays.direction, rays.noise[:, 0], wanted)
+            behind = background_where(model, rays.origin, rays.direction, rays.noise[:, 0], wanted, codes)
             return as_photographed(model, sums.colour + rest * behind, rays.view), rays.colour
         behind = rays.noise if kind == "random" else torch.full_like(rays.colour, plain_background(kind))
         rendered = sums.colour if kind == "none" else sums.colour + rest * behind

@@ -52,7 +52,7 @@ class TrainedModel:
         parts = []
         for point, normal in zip(points.split(_CHUNK), normals.split(_CHUNK), strict=True):
             features = self.model.sdf(point).features
-            parts.append(self.model.radiance(point, features, normal, -normal))
+            parts.append(self.model.radiance(point, features, normal, -normal, self.model.codes(len(point))))
         return torch.cat(parts) if parts else points
 
 

@@ -69,9 +69,11 @@ def training_step(
     batch = store.sample(rays, generator)
     marcher = resolve_backend(config.march.backend, batch.origin.device)
     samples = draw_samples(batch.origin, batch.direction, occupancy.occupied, length, generator, backend=marcher)
-    background = background_colour(model, batch.origin, batch.direction, generator)
+    background = background_colour(model, batch.origin, batch.direction, generator, batch.view)
     ratio = cosine_ratio(config, step)
-    out = render_samples(model, batch.origin, batch.direction, samples, step=length, cosine_ratio=ratio, background=background)
+    out = render_samples(
+        model, batch.origin, batch.direction, samples, step=length, cosine_ratio=ratio, background=background, view=batch.view
+    )  # fmt: skip
     cut_out = store.masks is not None and model.background is None
     seen = {"opacity": out.opacity, "backdrop": background} if cut_out else {}
     out = out._replace(colour=as_photographed(model, out.colour, batch.view, **seen))
