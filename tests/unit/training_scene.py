@@ -15,7 +15,7 @@ SIMILARITY = Similarity(2.5, np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.
 K = np.array([[60.0, 0, SIZE / 2], [0, 60.0, SIZE / 2], [0, 0, 1]])
 
 
-def photograph(w2c_unit, frequency=FREQUENCY, gain=1.0):
+def photograph(w2c_unit, frequency=None, gain=1.0):
     """Colours (H, W, 3), times `gain` (3,), and mask (H, W), both uint8, of the sphere before grey: colour is a smooth pattern of position."""
     xs, ys = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
     origin, direction = pixel_rays(K, w2c_unit, np.stack([xs, ys], -1).reshape(-1, 2))
@@ -23,12 +23,12 @@ def photograph(w2c_unit, frequency=FREQUENCY, gain=1.0):
     square = along**2 - (origin**2).sum(1) + RADIUS**2
     hit = square > 0
     point = origin + direction * (along - np.sqrt(np.maximum(square, 0)))[:, None]
-    colour = np.where(hit[:, None], 0.5 + 0.4 * np.sin(frequency * point), 0.4)
+    colour = np.where(hit[:, None], 0.5 + 0.4 * np.sin((frequency or FREQUENCY) * point), 0.4)
     image = ((colour * gain).clip(0, 1).reshape(SIZE, SIZE, 3) * 255).astype(np.uint8)
     return image, (hit.reshape(SIZE, SIZE) * 255).astype(np.uint8)
 
 
-def sphere_scene(root, *, masks=True, views=12, invert=False, frequency=FREQUENCY, gains=None):
+def sphere_scene(root, *, masks=True, views=12, invert=False, frequency=None, gains=None):
     """Write the scene folder and return the `Scene`; `invert` swaps object and background in the masks, `gains` (views, 3) are exposures."""
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
