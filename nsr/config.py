@@ -67,6 +67,7 @@ class RadianceConfig:
     position: bool = False  # feed the position too
     bias: bool = True  # biases in the ReLU networks, that of a learned background too; tiny-cuda-nn's have none
     view_degree: int = 4  # spherical harmonics of the view direction, 1..4; 0: no view dependence
+    reflect: bool = False  # harmonics of the view direction mirrored about the normal instead
 
 
 @dataclass
@@ -93,6 +94,8 @@ class ModelConfig:
     radiance: RadianceConfig = field(default_factory=RadianceConfig)
     background: BackgroundConfig = field(default_factory=BackgroundConfig)
     sharpness_start: float = 20.0  # NeuS 1/s at step 0, per unit-frame length
+    exposure: Literal["none", "gain", "affine"] = "none"  # of each photograph, learned: 3 factors, or 3 x 3 matrix and offset
+    appearance: int = 0  # numbers of a code learned for each photograph, which the colours of surface and background see; 0: none
 
 
 @dataclass
@@ -145,6 +148,7 @@ class OptimConfig:
 
     learning_rate: float = 0.01
     sharpness_rate: float = 0.001
+    photograph_rate: float = 0.001  # of what is learned for each photograph: model.exposure, model.appearance
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-15
     weight_decay: float = 0.01  # of the networks

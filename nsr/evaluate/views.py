@@ -5,7 +5,9 @@ PSNR = -10 log10 of the mean squared error over pixels and channels, values in [
 `psnr_masked`, `ssim_masked` are over the object's pixels alone. LPIPS needs weights that no package ships (`nsr.evaluate.lpips`);
 it sees whole pictures, and for `lpips_masked` both with grey 0.5 around the object. With a ground-truth mesh the depth is
 compared, too, on the pixels that do not have to be ignored, in percent of the object radius. A smaller render is compared
-with the photograph shrunk to its size. The result says whether the views were kept from training, and what was left out.
+with the photograph shrunk to its size. `psnr_corrected` and `psnr_masked_corrected` are those of the render with the best
+factor for each view and channel, `psnr_affine` with the best matrix and offset, for models of that kind of exposure: why,
+`nsr.evaluate.exposure` says. The result says whether the views were kept from training, and what was left out.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,7 @@ from nsr.data.files import inside
 from nsr.errors import DataError, EvaluationError
 from nsr.evaluate.align import align_to_cameras
 from nsr.evaluate.depth import TrueDepth, read_depth
+from nsr.evaluate.exposure import corrected
 from nsr.evaluate.lpips import SMALLEST, Lpips, load_lpips
 from nsr.evaluate.points import read_truth
 from nsr.evaluate.result import build_result, check_result_name, write_result
@@ -74,12 +77,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """A rendered view and its photograph (H, W, 3) in [0, 1], the pixels (H, W) that count, the object's; None if unknown."""
+    """A rendered view and its photograph (H, W, 3) in [0, 1], the pixels (H, W) that count, the object's, None if unknown;
+    and what stands behind a cut-out object, see `corrected`, None if nothing does."""
 
     image: FloatImage
     reference: FloatImage
     counted: Mask
     target: Mask | None
+    backdrop: FloatImage | None = None
 
 
 def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config, truth: Truth | None = None) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config, t
             cameras that do not fit.
     """
     check_result_name(out)
-    loaded, (listed, behind) = load_scene(scene), read_render(render)
+    loaded, (listed, behind), exposure = load_scene(scene), read_render(render), read_exposure(render)
     views = {view.name: view for view in loaded.views}
     if unknown := sorted(set(listed) - set(views)):
         raise EvaluationError(f"{render / 'render.json'}: view '{unknown[0]}' is not in scene {loaded.name}; render it again")
@@ -99,7 +104,11 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config, t
     per_view: dict[str, dict[str, Any]] = {}
     for name, facts in listed.items():
         pictures = read_pictures(inside(render, facts["colour"]), views[name], behind)
-        per_view[name] = image_metrics(pictures, lpips) | {"seen_in_training": bool(facts["seen_in_training"])}
+        per_view[name] = (
+            image_metrics(pictures, lpips)
+            | exposed_metrics(pictures, exposure)
+            | {"seen_in_training": bool(facts["seen_in_training"])}
+        )
         if depth is not None:
             rendered, K = (
                 read_depth(inside(render, facts.get("depth", f"{name}_depth.npz"))),
@@ -150,6 +159,11 @@ def read_render(folder: Path) -> tuple[dict[str, dict[str, Any]], float | None]:
     return dict(views), behind
 
 
+def read_exposure(folder: Path) -> str:
+    """`model.exposure` of what rendered a folder that `read_render` reads; "none" where it does not say."""
+    return str(json.loads((folder / "render.json").read_text()).get("exposure", "none"))
+
+
 def read_pictures(rendered: Path, view: View, behind: float | None = None) -> _Pictures:
     """A rendered view and its photograph at the same size.
 
@@ -165,11 +179,12 @@ def read_pictures(rendered: Path, view: View, behind: float | None = None) -> _P
         return _Pictures(image, reference, np.ones(image.shape[:2], dtype=bool), None)
     values = np.rint(_read(view.mask, "L", None) * 255.0).astype(np.uint8)
     # A shrunk pixel counts unless an ignored one is in it, and is the object's if all of it is.
-    counted = _shrunk_mask(values != MASK_IGNORE, size)
+    counted, backdrop = _shrunk_mask(values != MASK_IGNORE, size), None
     if behind is not None:
         object_share = _shrunk_share(values == MASK_OBJECT, size)[..., None]
         reference = reference * object_share + behind * (1 - object_share)
-    return _Pictures(image, reference, counted, counted & _shrunk_mask(values == MASK_OBJECT, size))
+        backdrop = np.concatenate([np.repeat(behind * (1 - object_share), 3, axis=2), object_share], axis=2)
+    return _Pictures(image, reference, counted, counted & _shrunk_mask(values == MASK_OBJECT, size), backdrop)
 
 
 def image_metrics(pictures: _Pictures, lpips: Lpips | None = None) -> dict[str, float | None]:
@@ -188,6 +203,21 @@ def image_metrics(pictures: _Pictures, lpips: Lpips | None = None) -> dict[str, 
     if target is not None and target.any():
         found["lpips_masked"] = lpips(*(np.where(target[..., None], picture, 0.5) for picture in (image, reference)))
     return found
+
+
+def exposed_metrics(pictures: _Pictures, exposure: str) -> dict[str, float | None]:
+    """PSNR of one view with the best exposure for it, whole and over the object, see `corrected`.
+
+    Args:
+        exposure: `model.exposure`; of "affine" the best affine map is tried, too.
+    """
+    image, reference, counted, target = pictures.image, pictures.reference, pictures.counted, pictures.target
+
+    def best(pixels: Mask, kind: Literal["gain", "affine"]) -> float | None:
+        return psnr(corrected(image, reference, pixels, kind=kind, backdrop=pictures.backdrop), reference, pixels)
+
+    found = {"psnr_corrected": best(counted, "gain"), "psnr_masked_corrected": None if target is None else best(target, "gain")}
+    return found | ({"psnr_affine": best(counted, "affine")} if exposure == "affine" else {})
 
 
 def training_statement(per_view: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nsr.config import RadianceConfig
 from nsr.kernels.mlp import mlp
+from nsr.kernels.packed import Packed
 from nsr.kernels.shading import colour_inputs
 
 
@@ -38,33 +39,45 @@ class ReluNetwork(nn.Module):
 
 
 class RadianceField(nn.Module):
-    """Colour from geometry features, normal and view direction (and the position, if configured)."""
+    """Colour from geometry features, normal and view direction; the position, if configured, and `codes` numbers of the photograph."""
 
-    def __init__(self, config: RadianceConfig, geometry_features: int, generator: torch.Generator, backend: str = "reference"):
+    def __init__(
+        self, config: RadianceConfig, geometry_features: int, generator: torch.Generator, backend: str = "reference", *, codes: int = 0
+    ):  # fmt: skip
         super().__init__()
         self.config = config
-        inputs = 3 * config.position + geometry_features + 3 + config.view_degree**2
+        inputs = 3 * config.position + geometry_features + 3 + config.view_degree**2 + codes
         self.network = ReluNetwork([inputs] + [config.hidden] * config.layers + [3], generator, backend, bias=config.bias)
 
-    def forward(self, x: Tensor, features: Tensor, normal: Tensor, direction: Tensor) -> Tensor:
+    def forward(self, x: Tensor, features: Tensor, normal: Tensor, direction: Tensor, codes: Tensor | None = None) -> Tensor:
         """sRGB colour (S, 3) in [0, 1].
 
         Args:
             x: (S, 3) unit frame. features: (S, G). normal: (S, 3) unit length. direction: (S, 3) from the camera, unit length.
+            codes: (S, A) of photographs, if the field takes any.
         """
         every = torch.arange(len(direction), device=direction.device)
-        return self.shade(x, features, normal, direction, every)
+        alone = Packed(every, every, torch.ones_like(every))
+        return self.shade(x, features, normal, direction, alone, codes=codes)
 
     def shade(
-        self, x: Tensor, features: Tensor, gradient: Tensor, direction: Tensor, ray: Tensor, count: Tensor | None = None
+        self,
+        x: Tensor,
+        features: Tensor,
+        gradient: Tensor,
+        direction: Tensor,
+        packed: Packed,
+        *,
+        codes: Tensor | None = None,
+        count: Tensor | None = None,
     ) -> Tensor:
-        """As `forward`, of samples (S,) on rays `ray` with directions (R, 3), whose SDF has a gradient of any length.
+        """As `forward`, of packed samples (S,) on rays with directions (R, 3) and codes (R, A), whose SDF has a gradient of any length.
 
         Args:
             count: (1,) int32, samples in use, see `mlp`.
         """
         inputs = colour_inputs(
-            x if self.config.position else None, features, gradient, direction, ray, degree=self.config.view_degree,
-            backend=self.network.backend,
+            x if self.config.position else None, features, gradient, direction, packed, degree=self.config.view_degree,
+            codes=codes, reflect=self.config.reflect, backend=self.network.backend,
         )  # fmt: skip
         return self.network(inputs, count, sigmoid=True)

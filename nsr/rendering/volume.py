@@ -68,6 +68,7 @@ def render_samples(
     step: float,
     cosine_ratio: float,
     background: Tensor | None,
+    view: Tensor | None = None,
 ) -> Rendered:
     """Render rays from their samples.
 
@@ -75,6 +76,7 @@ def render_samples(
         origin, direction: (R, 3) unit frame. samples: from `draw_samples` with step length `step`.
         cosine_ratio: see `annealed_cosine`; 1 when not training.
         background: (R, 3) colours behind the ball, or None for none (black).
+        view: (R,) training photographs, whose appearance codes are used; None: the mean code.
     """
     packed = samples.packed
     rays = direction[packed.ray]
@@ -84,7 +86,9 @@ def render_samples(
     cosine = annealed_cosine((rays * normal).sum(1), cosine_ratio)
     alpha = neus_alpha(sdf, cosine, step, model.sharpness())
     weights = transmittance_weights(alpha, packed)
-    colour = model.radiance.shade(position, features, gradient, direction, packed.ray)
+    colour = model.radiance.shade(
+        position, features, gradient, direction, packed, codes=model.codes(len(direction), view)
+    )  # fmt: skip
     ones = torch.ones_like(weights)
     sums = composite(weights, torch.cat([colour, normal, samples.t[:, None], ones[:, None]], dim=1), packed)
     opacity = sums[:, 7]
@@ -95,10 +99,12 @@ def render_samples(
     return Rendered(front, opacity, depth, sums[:, 3:6], sdf, gradient, position, samples.t, weights, packed)
 
 
-def background_colour(model: SurfaceModel, origin: Tensor, direction: Tensor, generator: torch.Generator | None) -> Tensor | None:
+def background_colour(
+    model: SurfaceModel, origin: Tensor, direction: Tensor, generator: torch.Generator | None, view: Tensor | None = None
+) -> Tensor | None:
     """Colours (R, 3) behind the unit ball as the configuration says; None for `none`.
 
-    `random` draws one colour for each ray, and is black without a generator.
+    `random` draws one colour for each ray, and is black without a generator. `view`: as in `render_samples`.
     """
     kind = model.config.background.kind
     if kind == "none":
@@ -108,11 +114,50 @@ def background_colour(model: SurfaceModel, origin: Tensor, direction: Tensor, ge
         shift = torch.full_like(origin[:, 0], 0.5)
         if generator is not None:
             shift = torch.rand(len(origin), generator=generator, device=origin.device)
-        behind: Tensor = model.background(origin, direction, shift)
+        behind: Tensor = model.background(origin, direction, shift, codes=model.codes(len(origin), view))
         return behind
     if kind == "random" and generator is not None:
         return torch.rand(origin.shape[0], 3, generator=generator, device=origin.device)
     return torch.full_like(origin, plain_background(kind))
+
+
+def background_where(
+    model: SurfaceModel, origin: Tensor, direction: Tensor, shift: Tensor, wanted: Tensor, codes: Tensor | None
+) -> Tensor:
+    """Colours (R, 3) of the learned background on the rays (R,) that are wanted, 0 on others, which cost nothing.
+
+    Args:
+        origin, direction: (R, 3) unit frame. shift: (R,), see `BackgroundField`. wanted: (R,) bool, on the device, not
+            waited for. codes: (R, A), see `SurfaceModel.codes`.
+    """
+    assert model.background is not None
+    # Wanted rays to the front; place R takes all others. The bounds matter in a rehearsal, where `wanted` is garbage.
+    number = len(wanted)
+    place = torch.cumsum(wanted, 0)
+    mine = (place - 1).clamp(0, number - 1)
+    order = torch.zeros(number + 1, dtype=torch.long, device=wanted.device)
+    order.scatter_(0, torch.where(wanted, mine, number), torch.arange(number, device=wanted.device))
+    first = order[:-1]
+    origin, direction, shift = (part.index_select(0, first) for part in (origin, direction, shift))
+    own = None if codes is None else codes.index_select(0, first)
+    packed = model.background(origin, direction, shift, place[-1:].int(), own)
+    return torch.where(wanted[:, None], packed.index_select(0, mine), 0.0)
+
+
+def as_photographed(
+    model: SurfaceModel, colour: Tensor, view: Tensor, *, opacity: Tensor | None = None, backdrop: Tensor | None = None
+) -> Tensor:
+    """Rendered colours (R, 3) with the exposure of photographs `view` (R,); themselves if the model has none.
+
+    Args:
+        opacity: (R,) of an object that was cut out of its photographs and put before a `backdrop` (R, 3), None for black,
+            which no camera has seen and no exposure changes; None: the photographs are whole.
+    """
+    if model.exposure is None:
+        return colour
+    rest = None if opacity is None or backdrop is None else (1 - opacity)[:, None] * backdrop
+    own: Tensor = model.exposure(colour if rest is None else colour - rest, view, opacity)
+    return own if rest is None else own + rest
 
 
 def plain_background(kind: str) -> float:

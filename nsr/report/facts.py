@@ -27,6 +27,9 @@ _ANGLES = {
 _VIEW_LABELS = {
     "metrics.psnr": "PSNR, dB",
     "metrics.psnr_masked": "PSNR over the object, dB",
+    "metrics.psnr_corrected": "PSNR with the best exposure, dB",
+    "metrics.psnr_masked_corrected": "PSNR over the object with the best exposure, dB",
+    "metrics.psnr_affine": "PSNR with the best affine map of colours, dB",
     "metrics.ssim": "SSIM",
     "metrics.ssim_masked": "SSIM over the object",
     "metrics.lpips": "LPIPS",

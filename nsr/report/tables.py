@@ -40,6 +40,7 @@ _SHARES = (Column("precision", "precision", 3, better=1), Column("recall", "reca
 _NORMALS = Column("normal_error", "normal error", 1, "°", -1)
 _SHORT_VIEWS = (
     Column("psnr", "PSNR", 2, "dB", 1),
+    Column("psnr_corrected", "PSNR corrected", 2, "dB", 1),
     Column("ssim", "SSIM", 4, better=1),
     Column("lpips", "LPIPS", 4, better=-1),
     Column("depth_error", "depth error", 3, "%", -1),
@@ -48,7 +49,7 @@ _SHORT_VIEWS = (
     Column("peak_memory_mb", "GPU memory", 2, "GB", -1, 1e-3),
     Column("cost", "cost", 3, better=-1),
 )
-VIEW_METRICS = ("psnr", "ssim", "lpips", "depth_error")
+VIEW_METRICS = ("psnr", "psnr_corrected", "ssim", "lpips", "depth_error")
 _OPTIONAL = ("lpips", "depth_error", "total_seconds", "peak_memory_mb", "cost")  # shown where at least one row has them
 _OF_DEVICE = ("train_seconds", "total_seconds", "peak_memory_mb")
 GPU_STAGES = ("train", "mesh", "tsdf", "render")
@@ -89,6 +90,7 @@ def _row(run: Run, surface: Surface, gpu_price: float) -> Row:
             "psnr_train": train.get("psnr_train"),
             "train_views": len(train["train_views"]) if "train_views" in train else None,
             "steps": train.get("steps"),
+            "exposure": exposure(run),
             "train_seconds": train.get("seconds"),
             "samples_per_second": train.get("samples_per_second"),
             "peak_memory_mb": train.get("peak_memory_mb") or None,  # 0 on a CPU
@@ -152,6 +154,13 @@ def seed(run: Run) -> Any:
     """Seed of the training, None if unknown."""
     settings = run.train.get("settings", {})
     return settings.get("train", settings).get("seed")
+
+
+def exposure(run: Run) -> str | None:
+    """What a method learns of each photograph's colours: `model.exposure`, else "codes" for `model.appearance`; None: nothing."""
+    model = run.train.get("settings", {}).get("model", {})
+    kind = model.get("exposure", "none")
+    return kind if kind != "none" else "codes" if model.get("appearance", 0) else None
 
 
 def protocol(evaluation: Row) -> str | None:
@@ -219,7 +228,9 @@ def short_columns(rows: Sequence[Row]) -> list[Column]:
     unit = units.pop() if len(units) == 1 else "" if units else "%"
     scores = [Column(key, score_title(key), 3, better=1) for key in column_keys(rows) if is_score(key)]
     lengths = [replace(c, unit=unit) for c in _SHORT] if any(some(c.key) for c in _SHORT) or not scores else []
-    rest = [c for c in _SHORT_VIEWS if c.key not in _OPTIONAL or some(c.key)]
+    # What a view's exposure hides matters only where a method knows of exposure.
+    needed = {key: some(key) for key in _OPTIONAL} | {"psnr_corrected": some("psnr_corrected") and some("exposure")}
+    rest = [c for c in _SHORT_VIEWS if needed.get(c.key, True)]
     return [*lengths, *scores, *(c for c in (*_SHARES, _NORMALS) if some(c.key)), *rest]
 
 

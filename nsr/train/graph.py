@@ -28,7 +28,7 @@ from nsr.kernels.points import points_in_ball, points_in_cells, points_of_table
 from nsr.kernels.rays import DrawnRays, draw_rays
 from nsr.kernels.sdf import SdfOutput
 from nsr.losses import colour_mse, curvature, eikonal, mask_entropy, opaque_entropy, sparsity, zero_level
-from nsr.rendering.volume import plain_background, step_length
+from nsr.rendering.volume import as_photographed, background_where, plain_background, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore
 from nsr.train.patch import patch_term
@@ -115,6 +115,9 @@ class GraphTrainer:
             {"params": model.network_parameters(), "lr": self.rates[0][1], "weight_decay": optim.weight_decay},
             {"params": [model.log_sharpness], "lr": self.rates[1][1], "weight_decay": 0.0},
         ]
+        if own := model.photograph_parameters():
+            self.rates.append((optim.photograph_rate, torch.zeros((), device=self.device)))
+            groups.append({"params": own, "lr": self.rates[2][1], "weight_decay": 0.0})
         gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, betas=optim.betas, eps=optim.eps, capturable=gpu, fused=gpu, foreach=False)
 
@@ -151,7 +154,7 @@ class GraphTrainer:
             call: calls the occupancy's update and then the step, which keep separate memory as graphs.
         """
         model, occupancy = self.model, self.occupancy
-        changed = [*model.network_parameters(), model.log_sharpness, occupancy.values, occupancy.occupied]
+        changed = [*model.dense_parameters(), occupancy.values, occupancy.occupied]
         changed += [self.live, self.seen, self.step, self.active, self.difference]
         kept, ranks = [tensor.detach().clone() for tensor in changed], self.ranks
         self.ranks = ALONE  # ranks may rehearse more or less often than others
@@ -188,8 +191,7 @@ class GraphTrainer:
         loss, facts = self.loss(now, *self.draw())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        networks = [*self.model.network_parameters(), self.model.log_sharpness]
-        facts |= self.ranks.share(facts, [storage.gradient for storage in self.storages], networks)
+        facts |= self.ranks.share(facts, [storage.gradient for storage in self.storages], self.model.dense_parameters())
         self._optimize(now["rate"])
         self.facts = facts
         self.seen += torch.stack([facts["rays"].long(), facts["samples"].long()])
@@ -241,16 +243,20 @@ class GraphTrainer:
             out, laplacian = model.sdf.with_laplacian(samples.position, samples.total)
         else:
             out, laplacian = model.sdf(samples.position, samples.total), None
-        colour = model.radiance.shade(
-            samples.position, out.features, out.gradient, rays.direction, samples.ray, samples.total
-        )  # fmt: skip
+        if model.photograph_parameters():  # a rehearsal's rays are of photographs that do not exist
+            rays = rays._replace(view=rays.view.clamp(0, len(self.pixels.starts) - 1))
+        codes = model.codes(len(rays.view), rays.view)
         packed = Packed(samples.ray, samples.starts, samples.counts)
+        colour = model.radiance.shade(
+            samples.position, out.features, out.gradient, rays.direction, packed,
+            codes=codes, count=samples.total,
+        )  # fmt: skip
         sums = neus_composite(
             out.sdf, out.gradient, colour, samples.t, rays.direction, packed,
             sharpness=model.sharpness(), cosine_ratio=now["cosine"].reshape(1), step=self.length, backend="triton",
         )  # fmt: skip
         valid = rays.valid & samples.kept
-        rendered, target = self._colours(rays, sums, samples.kept)
+        rendered, target = self._colours(rays, sums, samples.kept, codes)
         terms = self._ray_terms(rendered, target, rays, sums, valid)
         terms |= self._sample_terms(out, sums, samples, now)
         if laplacian is not None:
@@ -274,33 +280,20 @@ class GraphTrainer:
         row = torch.arange(len(samples.t), device=self.device)
         return (row >= self.points) & (row < samples.total)
 
-    def _colours(self, rays: DrawnRays, sums: RaySums, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _colours(self, rays: DrawnRays, sums: RaySums, kept: Tensor, codes: Tensor | None) -> tuple[Tensor, Tensor]:
         """Rendered and observed colours (R, 3); with masks and no learned background both before the same backdrop."""
-        kind = self.model.config.background.kind
+        model, kind = self.model, self.model.config.background.kind
         rest = (1 - sums.opacity)[:, None]
         if kind == "learned":
-            return sums.colour + rest * self._behind(rays, kept & (sums.opacity.detach() < _OPAQUE)), rays.colour
+            wanted = kept & (sums.opacity.detach() < _OPAQUE)
+            behind = background_where(model, rays.origin, rays.direction, rays.noise[:, 0], wanted, codes)
+            return as_photographed(model, sums.colour + rest * behind, rays.view), rays.colour
         behind = rays.noise if kind == "random" else torch.full_like(rays.colour, plain_background(kind))
         rendered = sums.colour if kind == "none" else sums.colour + rest * behind
         if self.pixels.masks is None:
-            return rendered, rays.colour
+            return as_photographed(model, rendered, rays.view), rays.colour
+        rendered = as_photographed(model, rendered, rays.view, opacity=sums.opacity, backdrop=behind)
         return rendered, rays.colour * rays.mask[:, None] + behind * (1 - rays.mask[:, None])
-
-    def _behind(self, rays: DrawnRays, wanted: Tensor) -> Tensor:
-        """Colours (R, 3) of the learned background on the rays that want it, 0 on others, which cost nothing."""
-        assert self.model.background is not None
-        # Wanted rays to the front; place R takes all others. The bounds matter in a rehearsal, where `wanted` is garbage.
-        number = len(wanted)
-        place = torch.cumsum(wanted, 0)
-        mine = (place - 1).clamp(0, number - 1)
-        order = torch.zeros(number + 1, dtype=torch.long, device=wanted.device)
-        order.scatter_(0, torch.where(wanted, mine, number), torch.arange(number, device=wanted.device))
-        first = order[:-1]
-        packed = self.model.background(
-            rays.origin.index_select(0, first), rays.direction.index_select(0, first), rays.noise[:, 0].index_select(0, first),
-            place[-1:].int(),
-        )  # fmt: skip
-        return torch.where(wanted[:, None], packed.index_select(0, mine), 0.0)
 
     def _ray_terms(self, rendered: Tensor, target: Tensor, rays: DrawnRays, sums: RaySums, valid: Tensor) -> dict[str, Tensor]:
         terms = {"colour_weight": masked_mean(COLOUR_TERMS[self.config.loss.colour](rendered, target), valid)}

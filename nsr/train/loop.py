@@ -29,7 +29,7 @@ from nsr.train.data import TrainingData, load_training_data
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.memory import SMALLEST, PeakMemory, fitting_samples, free_bytes, shortage_named
 from nsr.train.metrics import MetricsLog, truncate_metrics
-from nsr.train.model_file import save_model
+from nsr.train.model_file import exposures, save_model
 from nsr.train.optim import make_optimizer, rate_factor, set_rates
 from nsr.train.ranks import ALONE, Ranks
 from nsr.train.step import StepResult, next_ray_count, training_step, update_occupancy
@@ -54,7 +54,9 @@ class Trainer:
         self.graph: GraphTrainer | None = None
         with shortage_named("photographs and model", "lower prepare.max_size or model.encoding.log2_table"):
             self.data: TrainingData = load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
-            self.model = SurfaceModel(config.model, torch.Generator().manual_seed(config.train.seed), backend).to(device)
+            self.model = SurfaceModel(
+                config.model, torch.Generator().manual_seed(config.train.seed), backend, views=len(self.data.names)
+            ).to(device)
             self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
             if not why_not:
                 self.graph = GraphTrainer(
@@ -333,6 +335,7 @@ def _summary(trainer: Trainer, metrics_file: Path, resumed: bool) -> dict[str, A
         "psnr_train": sum(record["psnr"] for record in tail) / len(tail),
         "sharpness": records[-1]["sharpness"],
         "masks": trainer.data.masked,
+        "exposure": exposures(trainer.model, trainer.data.names),
         "resumed": resumed,
         "train_views": list(trainer.data.names),
         "settings": trainer.settings,

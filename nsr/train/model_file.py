@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class TrainedModel:
 
     Attributes:
         model: the field at its last step. occupied: (G, G, G) bool occupancy. similarity: unit -> world.
-        march_steps, ray_chunk, march_backend: how to render it. info: `step`, `train_views`, `masked` (trained with masks),
+        march_steps, ray_chunk, march_backend: how to render it. info: `step`, `train_views` (in the order of
+        what is learned for each photograph), `masked` (trained with masks),
         `settings`, `scene`, `device`.
     """
 
@@ -50,8 +52,15 @@ class TrainedModel:
         parts = []
         for point, normal in zip(points.split(_CHUNK), normals.split(_CHUNK), strict=True):
             features = self.model.sdf(point).features
-            parts.append(self.model.radiance(point, features, normal, -normal))
+            parts.append(self.model.radiance(point, features, normal, -normal, self.model.codes(len(point))))
         return torch.cat(parts) if parts else points
+
+
+def exposures(model: SurfaceModel, names: Sequence[str]) -> dict[str, list[list[float]]]:
+    """The 3 x 4 colour transform of each training photograph by its name, see `Exposure`; {} of a model that has none."""
+    if model.exposure is None:
+        return {}
+    return dict(zip(names, model.exposure.transforms().tolist(), strict=True))
 
 
 def save_model(
@@ -91,7 +100,7 @@ def _trained(data: dict[str, Any], device: torch.device) -> TrainedModel:
     assert isinstance(config, ModelConfig)
     # All back ends share the parameters' layout: a model is read by the best one here, whichever trained it.
     backend = resolve_backend("auto", device)
-    model = SurfaceModel(config, torch.Generator().manual_seed(0), backend).to(device)
+    model = SurfaceModel(config, torch.Generator().manual_seed(0), backend, views=len(data["info"]["train_views"])).to(device)
     model.load_state_dict(data["model"])
     model.set_step(data["info"]["step"])
     model.requires_grad_(False)

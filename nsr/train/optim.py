@@ -14,12 +14,15 @@ _WARMUP_FLOOR = 0.01
 
 
 def make_optimizer(model: SurfaceModel, config: OptimConfig) -> torch.optim.AdamW:
-    """Three groups: hash tables and networks, each with its weight decay, and sharpness (own rate, no weight decay)."""
+    """Groups: hash tables and networks, each with its weight decay; sharpness, and what is learned for each photograph if
+    anything is, each with its own rate and no weight decay."""
     groups: list[dict[str, Any]] = [
         {"params": model.table_parameters(), "lr": config.learning_rate, "weight_decay": config.table_weight_decay},
         {"params": model.network_parameters(), "lr": config.learning_rate, "weight_decay": config.weight_decay},
         {"params": [model.log_sharpness], "lr": config.sharpness_rate, "weight_decay": 0.0},
     ]
+    if own := model.photograph_parameters():
+        groups.append({"params": own, "lr": config.photograph_rate, "weight_decay": 0.0})
     for group in groups:
         group["base_lr"] = group["lr"]
     on_gpu = next(model.parameters()).is_cuda

@@ -24,7 +24,7 @@ from nsr.losses import (
     sparsity,
     zero_level,
 )
-from nsr.rendering.volume import Rendered, background_colour, draw_samples, render_samples, step_length
+from nsr.rendering.volume import Rendered, as_photographed, background_colour, draw_samples, render_samples, step_length
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.sampling.pixels import PixelStore, RayBatch
 from nsr.train.patch import patch_term
@@ -69,10 +69,15 @@ def training_step(
     batch = store.sample(rays, generator)
     marcher = resolve_backend(config.march.backend, batch.origin.device)
     samples = draw_samples(batch.origin, batch.direction, occupancy.occupied, length, generator, backend=marcher)
-    background = background_colour(model, batch.origin, batch.direction, generator)
+    background = background_colour(model, batch.origin, batch.direction, generator, batch.view)
     ratio = cosine_ratio(config, step)
-    out = render_samples(model, batch.origin, batch.direction, samples, step=length, cosine_ratio=ratio, background=background)
-    target = _target(batch, store, background, learned=model.background is not None)
+    out = render_samples(
+        model, batch.origin, batch.direction, samples, step=length, cosine_ratio=ratio, background=background, view=batch.view
+    )  # fmt: skip
+    cut_out = store.masks is not None and model.background is None
+    seen = {"opacity": out.opacity, "backdrop": background} if cut_out else {}
+    out = out._replace(colour=as_photographed(model, out.colour, batch.view, **seen))
+    target = _target(batch, background, cut_out=cut_out)
     terms = _ray_terms(out, batch, target, store, config.loss, step)
     terms |= _sample_terms(model, out, config, step, length, generator)
     if points is not None and schedule_value(config.loss.points, step) > 0:
@@ -121,9 +126,9 @@ def next_ray_count(rays: int, samples: int, config: TrainConfig, budget: int | N
     return int(min(max(0.9 * rays + 0.1 * wanted, 16), most))
 
 
-def _target(batch: RayBatch, store: PixelStore, background: Tensor | None, *, learned: bool) -> Tensor:
+def _target(batch: RayBatch, background: Tensor | None, *, cut_out: bool) -> Tensor:
     """Colours to reach: with masks, the photograph cut out and put before the same background as the rendering."""
-    if store.masks is None or learned:
+    if not cut_out:
         return batch.colour
     behind = torch.zeros_like(batch.colour) if background is None else background
     return batch.colour * batch.mask[:, None] + behind * (1 - batch.mask[:, None])

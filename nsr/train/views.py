@@ -41,6 +41,7 @@ def render_scene(trained: TrainedModel, scene: Scene, out: Path, config: RenderC
         "step": trained.info["step"],
         "downscale": config.downscale,
         "behind": backdrop(trained),
+        "exposure": trained.model.config.exposure,
         "views": {},
     }
     try:

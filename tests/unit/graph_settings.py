@@ -37,6 +37,13 @@ def patches(config):
     return config
 
 
+def photographs(config):
+    """All that is learned for each photograph, and mirrored directions."""
+    config.model.exposure, config.model.appearance = "affine", 3
+    config.model.radiance.reflect, config.model.radiance.view_degree = True, 3
+    return config
+
+
 def pixel_store(scene, device=DEVICE):
     """The scene's training views with masks."""
     views = scene.split("train")

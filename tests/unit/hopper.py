@@ -16,7 +16,7 @@ from nsr.rendering.volume import background_colour, render_samples
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer
 from nsr.train.patch import load_patches
-from tests.unit.graph_settings import ancestors, patches, pixel_store, tiny_config
+from tests.unit.graph_settings import ancestors, patches, photographs, pixel_store, tiny_config
 
 CPU = torch.device("cpu")
 
@@ -53,10 +53,11 @@ def rehearsed(scene, kind):
     """Names of the kernels a rehearsal asks for, without compiling them, and whether it left everything as it was."""
     from triton.runtime.jit import JITFunction
 
-    config = ancestors(tiny_config("random")) if kind == "ancestors" else patches(tiny_config(kind))
+    recipes = {"ancestors": lambda: ancestors(tiny_config("random")), "photographs": lambda: photographs(tiny_config("learned"))}
+    config = recipes.get(kind, lambda: patches(tiny_config(kind)))()
     pixels = pixel_store(scene, CPU)
-    seen = None if kind == "ancestors" else load_patches(scene, scene.split("train"), pixels, config.train.patch)
-    model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton")
+    seen = None if kind in recipes else load_patches(scene, scene.split("train"), pixels, config.train.patch)
+    model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton", views=len(pixels.tables.starts))
     parts = model, OccupancyGrid(8, CPU), pixels, config.train, CPU
     names, graphs, preload, empty = set(), [], JITFunction.preload, torch.empty
 

@@ -15,7 +15,7 @@ from tests.source_tree import ROOT, child_environment
 from tests.unit.graph_settings import DEVICE, patches, tiny_config
 from tests.unit.training_scene import sphere_scene
 
-KINDS = ("learned", "ancestors")
+KINDS = ("learned", "ancestors", "photographs")
 pytestmark = pytest.mark.skipif(not interpreted(), reason="compares with what the interpreter launches")
 
 

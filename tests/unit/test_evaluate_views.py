@@ -108,6 +108,23 @@ def test_stage_measures_without_ignored_pixels(rendered):
     assert set(result["per_view"]) == {"a", "b"}
 
 
+def test_what_an_exposure_alone_has_changed_is_forgiven(rendered):
+    """Everything a factor of 1.1 brighter than the photograph, in one view; the other is 10 grey levels off in one part."""
+    render, scene, out = rendered
+    with Image.open(scene / "a.png") as photo:
+        Image.fromarray(np.asarray(photo) + np.uint8(10)).save(render / "a.png")
+    result = evaluate_views_stage(render, scene, out, resolve([]))
+    a, b = result["per_view"]["a"], result["per_view"]["b"]
+    assert a["psnr_corrected"] == a["psnr_masked_corrected"] == b["psnr_masked_corrected"] == MAX_PSNR
+    assert a["psnr"] == pytest.approx(-20 * np.log10(10 / 255))
+    assert b["psnr"] < b["psnr_corrected"] < MAX_PSNR
+    assert "psnr_affine" not in result["metrics"]
+    facts = json.loads((render / "render.json").read_text())
+    (render / "render.json").write_text(json.dumps({**facts, "exposure": "affine"}))
+    affine = evaluate_views_stage(render, scene, out, resolve([]))["per_view"]
+    assert affine["b"]["psnr_affine"] >= b["psnr_corrected"] - 1e-6
+
+
 def test_training_views_are_told(rendered):
     render, scene, out = rendered
     change(render, a={"colour": "a.png", "seen_in_training": True})

@@ -8,14 +8,14 @@ from nsr.kernels.march import Samples
 from nsr.kernels.packed import Packed
 from nsr.kernels.points import points_in_ball, points_of_table
 from nsr.losses import distortion, eikonal, mask_entropy, opaque_entropy, zero_level
-from nsr.rendering.volume import render_samples
+from nsr.rendering.volume import as_photographed, render_samples
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
 from nsr.train.patch import load_patches, patch_term
 from nsr.train.points import SurfacePoints
 from nsr.train.schedule import inverse_cutoff, schedule_value
-from tests.unit.graph_settings import DEVICE, ancestors, patches, pixel_store, tiny_config
+from tests.unit.graph_settings import DEVICE, ancestors, patches, photographs, pixel_store, tiny_config
 from tests.unit.training_scene import sphere_scene
 
 
@@ -53,6 +53,7 @@ RECIPES = {
     "known points without random ones": known_points_alone,
     "plain": lambda config: config,
     "patches": patches,
+    "photographs": photographs,
     "finite differences": ancestors,
     "finite differences, a network beyond the kernels": lambda config: ancestors(config, hidden=16),
     "closed form and curvature": closed_form_with_curvature,
@@ -68,16 +69,22 @@ def schedule(config, name):
     return 0.3 if name == "cosine" else schedule_value(getattr(config.train.loss, name), config.train.steps)
 
 
-@pytest.mark.parametrize(("kind", "recipe"), [("learned", "plain"), *(("random", recipe) for recipe in RECIPES)])
+@pytest.mark.parametrize(
+    ("kind", "recipe"), [("learned", "plain"), ("learned", "photographs"), *(("random", recipe) for recipe in RECIPES)]
+)
 def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
     config = RECIPES[recipe](tiny_config(kind))
-    plain = SurfaceModel(config.model, torch.Generator().manual_seed(1), "reference").to(DEVICE)
-    fast = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton").to(DEVICE)
-    for model in (plain, fast):  # a table that matters
+    known, store = surface_points(), pixel_store(scene)
+    views = len(store.tables.starts)
+    plain, fast = (
+        SurfaceModel(config.model, torch.Generator().manual_seed(1), backend, views=views).to(DEVICE)
+        for backend in ("reference", "triton")
+    )
+    for model in (plain, fast):  # a table that matters, and photographs that differ
         with torch.no_grad():
             model.sdf.table.mul_(300)
-    known = surface_points()
-    store = pixel_store(scene)
+            for own in model.photograph_parameters():
+                own.copy_(0.3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(2)))
     seen = load_patches(scene, scene.split("train"), store, config.train.patch)
     graph = GraphTrainer(fast, OccupancyGrid(8, DEVICE), store, config.train, DEVICE, known=known, patches=seen)
     fast.sdf.active = graph.active.fill_(2)
@@ -91,7 +98,8 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
     used = slice(graph.points, int(samples.total))
     packed = Packed(samples.ray[used].long(), samples.starts.long() - graph.points, samples.counts.long())
     learned = kind == "learned"
-    behind = plain.background(rays.origin, rays.direction, rays.noise[:, 0]) if learned else rays.noise
+    codes = plain.codes(len(rays.view), rays.view)
+    behind = plain.background(rays.origin, rays.direction, rays.noise[:, 0], codes=codes) if learned else rays.noise
     out = render_samples(
         plain,
         rays.origin,
@@ -100,7 +108,10 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
         step=graph.length,
         cosine_ratio=0.3,
         background=behind,
+        view=rays.view,
     )
+    cut_out = {} if learned else {"opacity": out.opacity, "backdrop": behind}
+    out = out._replace(colour=as_photographed(plain, out.colour, rays.view, **cut_out))
     target = rays.colour if learned else rays.colour * rays.mask[:, None] + behind * (1 - rays.mask[:, None])
     valid = samples.kept & rays.valid
     position = torch.empty(40, 3, device=DEVICE)
@@ -138,7 +149,7 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
     found = dict(fast.named_parameters())
     for name, parameter in plain.named_parameters():
         grad = found[name].grad
-        if name.endswith("table"):
+        if name in ("sdf.table", "background.table"):
             grad = graph.storages[0 if name.startswith("sdf") else 1].gradient
         error = (grad - parameter.grad).norm() / parameter.grad.norm().clamp(min=1e-9)
         assert error < 0.03, (name, float(error))

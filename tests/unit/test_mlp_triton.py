@@ -140,15 +140,17 @@ def test_a_pair_of_networks(bias, used):
         leaves = [part.to(kind).requires_grad_() for part in (x, *weights, *other_weights)]
         given = [[None if part is None else part.to(kind).requires_grad_() for part in part] for part in (biases, other_biases)]
         first, second = (leaves[1:3], given[0]), (leaves[3:], given[1])
-        value, out = mlp_pair(leaves[0], first, second, extra.to(kind), count=count, backend=backend)
+        own = extra.to(kind).requires_grad_()
+        value, out = mlp_pair(leaves[0], first, second, own, count=count, backend=backend)
         every = [*leaves, *(part for group in given for part in group if part is not None)]
+        every += [own]
         loss = (value * to_value[:, 0].to(kind)).sum() + (out * to_out.to(kind)).sum()
         return [value.detach()[:, None], out.detach(), *torch.autograd.grad(loss, every)]
 
     ours, theirs = run("triton", torch.float32), run("reference", torch.float64)
     assert ((ours[1] > 0) & (ours[1] < 1))[:used].all()
     assert_same(ours, theirs)
-    assert (ours[2][used:] == 0).all()
+    assert (ours[2][used:] == 0).all() and (ours[-1][used:] == 0).all()
 
 
 def test_a_logistic_function_at_the_end():

@@ -48,7 +48,9 @@ pytestmark = pytest.mark.xdist_group("ranks")  # they share two processes' run
 
 
 def config(**train):
-    return quick_config(**{"steps": 400, "start_rays": 128, "max_rays": 128, **train})
+    made = quick_config(**{"steps": 400, "start_rays": 128, "max_rays": 128, **train})
+    made.model.exposure, made.model.appearance = "gain", 2
+    return made
 
 
 def drawn(trainer):

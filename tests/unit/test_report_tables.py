@@ -53,6 +53,20 @@ def test_numbers_that_do_not_compare_have_no_best():
     assert best_of([row("a", "one", chamfer=0.5), row("a", "two", chamfer=0.5)]) == set()
 
 
+def test_corrected_psnr_is_a_column_where_a_method_knows_of_photographs(tmp_path):
+    rows = [row("a", "one", psnr=20.0, psnr_corrected=26.0), row("a", "two", psnr=21.0, psnr_corrected=25.0)]
+    assert "psnr_corrected" not in [column.key for column in short_columns(rows)]
+    rows[1]["exposure"] = "gain"
+    assert "psnr_corrected" in [column.key for column in short_columns(rows)]
+    assert best_of(rows) == {("two", "psnr"), ("one", "psnr_corrected")}
+    folder = make_run(tmp_path / "results")
+    runs = write_runs(tmp_path / "runs.json", ("demo", "ball", "neus"))
+    for model, said in (({"exposure": "affine"}, "affine"), ({"exposure": "none", "appearance": 8}, "codes"), ({}, None)):
+        facts = json.loads((folder / "train.json").read_text())
+        write(folder / "train.json", facts | {"settings": {"model": model, "train": {"seed": 42}}})
+        assert summary_rows(collect(tmp_path / "results", runs))[0].get("exposure") == said
+
+
 def test_shared_best_is_marked_twice():
     rows = [row("a", name, chamfer=value) for name, value in (("one", 0.5), ("two", 0.5), ("three", 0.9))]
     assert best_of(rows) == {("one", "chamfer"), ("two", "chamfer")}

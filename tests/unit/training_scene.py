@@ -15,21 +15,21 @@ SIMILARITY = Similarity(2.5, np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.
 K = np.array([[60.0, 0, SIZE / 2], [0, 60.0, SIZE / 2], [0, 0, 1]])
 
 
-def photograph(w2c_unit):
-    """Colours (H, W, 3) and mask (H, W), both uint8, of the sphere before grey: colour is a smooth pattern of position."""
+def photograph(w2c_unit, frequency=None, gain=1.0):
+    """Colours (H, W, 3), times `gain` (3,), and mask (H, W), both uint8, of the sphere before grey: colour is a smooth pattern of position."""
     xs, ys = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
     origin, direction = pixel_rays(K, w2c_unit, np.stack([xs, ys], -1).reshape(-1, 2))
     along = -(origin * direction).sum(1)
     square = along**2 - (origin**2).sum(1) + RADIUS**2
     hit = square > 0
     point = origin + direction * (along - np.sqrt(np.maximum(square, 0)))[:, None]
-    colour = np.where(hit[:, None], 0.5 + 0.4 * np.sin(FREQUENCY * point), 0.4)
-    image = (colour.reshape(SIZE, SIZE, 3) * 255).astype(np.uint8)
+    colour = np.where(hit[:, None], 0.5 + 0.4 * np.sin((frequency or FREQUENCY) * point), 0.4)
+    image = ((colour * gain).clip(0, 1).reshape(SIZE, SIZE, 3) * 255).astype(np.uint8)
     return image, (hit.reshape(SIZE, SIZE) * 255).astype(np.uint8)
 
 
-def sphere_scene(root, *, masks=True, views=12, invert=False):
-    """Write the scene folder and return the `Scene`; `invert` swaps object and background in the masks."""
+def sphere_scene(root, *, masks=True, views=12, invert=False, frequency=None, gains=None):
+    """Write the scene folder and return the `Scene`; `invert` swaps object and background in the masks, `gains` (views, 3) are exposures."""
     (root / "images").mkdir(parents=True)
     (root / "masks").mkdir()
     out = []
@@ -39,7 +39,7 @@ def sphere_scene(root, *, masks=True, views=12, invert=False):
         height = 0.9 if index % 2 else -0.5
         centre = 2.4 * np.array([np.cos(angle), np.sin(angle), height]) / np.linalg.norm([1, height])
         w2c_unit = look_at(centre)
-        image, mask = photograph(w2c_unit)
+        image, mask = photograph(w2c_unit, frequency, 1.0 if gains is None else gains[index])
         name = f"view{index:02d}"
         Image.fromarray(image).save(root / "images" / f"{name}.png")
         mask_path = None

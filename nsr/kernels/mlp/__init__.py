@@ -97,7 +97,7 @@ def mlp_pair(
 
     Args:
         x: (S, I). first, second: weights and biases as in `mlp`. extra: (S, D) further inputs of the second network, which
-            has the first's outputs from the second one on before them; not differentiated. count: as in `mlp`.
+            has the first's outputs from the second one on before them. count: as in `mlp`.
 
     Returns:
         Output 0 of the first network (S,); the logistic function of the second's outputs (S, O). Once differentiable.

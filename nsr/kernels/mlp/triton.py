@@ -178,7 +178,8 @@ class _FusedPair(torch.autograd.Function):
         to_first = run_backward(x, first, count, shared, to_shared[:outputs], to_x)
         split = 2 * ctx.depths[0]
         given = (*_given(to_first, parts[:split]), *_given(to_second, parts[split:]))
-        return None if to_x is None else to_x.T, None, None, None, *given
+        to_extra = to_shared[outputs:].T if ctx.needs_input_grad[1] else None
+        return None if to_x is None else to_x.T, to_extra, None, None, *given
 
 
 def zeros_like_each(*groups: list[Tensor]) -> tuple[list[Tensor], ...]:

@@ -1,4 +1,4 @@
-"""The columns that a colour network sees of a sample: position, features of the geometry, normal, view direction."""
+"""The columns that a colour network sees of a sample: position, features of the geometry, normal, view direction, its ray's code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nsr.kernels.backend import choose
 from nsr.kernels.gpu import require_triton
+from nsr.kernels.packed import Packed
 from nsr.kernels.shading import reference
 from nsr.kernels.shading.reference import spherical_harmonics
 
@@ -29,19 +30,26 @@ def colour_inputs(
     features: Tensor,
     gradient: Tensor,
     direction: Tensor,
-    ray: Tensor,
+    packed: Packed,
     *,
     degree: int,
+    codes: Tensor | None = None,
+    reflect: bool = False,
     backend: str = "reference",
 ) -> Tensor:
-    """Join position, features, unit normal and the view direction's spherical harmonics.
+    """Join position, features, unit normal, the view direction's spherical harmonics and the ray's code.
 
     Args:
         position: (S, 3), not differentiated, or None to leave it out. features: (S, G). gradient: (S, 3) of the SDF, of any
-            length. direction: (R, 3) of length 1. ray: (S,) integers, the samples' rays. degree: bands of the harmonics, 0..4.
+            length. direction: (R, 3) of length 1. packed: the samples' rays, integers of any width; rows of no ray by `starts`
+            and `counts` name one in `ray` all the same, and `triton` returns their gradients to no code.
+        degree: bands of the harmonics, 0..4. codes: (R, A) of the rays, or None for none. reflect: the harmonics are of the direction
+            mirrored about the unit normal, `d - 2 (d . n) n` (Verbin et al. 2022, Ref-NeRF, eq. 4, whose `w_o` is `-d`).
 
     Returns:
-        (S, C), `triton`: the transpose of a feature-major array. Once differentiable in `features` and `gradient`.
+        (S, C), `triton`: the transpose of a feature-major array. Once differentiable in `features`, `gradient` and `codes`.
     """
-    out: Tensor = choose("colour_inputs", _IMPLEMENTATIONS, backend)(position, features, gradient, direction, ray, degree=degree)
+    out: Tensor = choose("colour_inputs", _IMPLEMENTATIONS, backend)(
+        position, features, gradient, direction, packed, degree=degree, codes=codes, reflect=reflect
+    )  # fmt: skip
     return out

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from nsr.kernels.packed import Packed
+
 SHORTEST = 1e-6  # shorter gradients are divided by this
 
 
@@ -44,9 +46,23 @@ def spherical_harmonics(direction: Tensor, degree: int) -> Tensor:
 
 
 def colour_inputs(
-    position: Tensor | None, features: Tensor, gradient: Tensor, direction: Tensor, ray: Tensor, *, degree: int
+    position: Tensor | None,
+    features: Tensor,
+    gradient: Tensor,
+    direction: Tensor,
+    packed: Packed,
+    *,
+    degree: int,
+    codes: Tensor | None = None,
+    reflect: bool = False,
 ) -> Tensor:
     """See `nsr.kernels.shading.colour_inputs`."""
     normal = torch.nn.functional.normalize(gradient, dim=1, eps=SHORTEST)
-    parts = [features, normal, spherical_harmonics(direction, degree).index_select(0, ray)]
+    if reflect:
+        seen = direction.index_select(0, packed.ray)
+        harmonics = spherical_harmonics(seen - 2 * (seen * normal).sum(1, keepdim=True) * normal, degree)
+    else:
+        harmonics = spherical_harmonics(direction, degree).index_select(0, packed.ray)
+    parts = [features, normal, harmonics]
+    parts += [] if codes is None else [codes.index_select(0, packed.ray)]
     return torch.cat(parts if position is None else [position, *parts], dim=1)

@@ -36,3 +36,35 @@ def store_harmonics(out_ptr, stride, x, y, z, mask, DEGREE: tl.constexpr):
         tl.store(out_ptr + 13 * stride, x * (5.0 * z * z - 1.0) * -_C3, mask=mask)
         tl.store(out_ptr + 14 * stride, z * (x * x - y * y) * (_B3 * 0.5), mask=mask)
         tl.store(out_ptr + 15 * stride, x * (x * x - 3.0 * y * y) * -_A3, mask=mask)
+
+
+@triton.jit
+def pull_harmonics(to_ptr, stride, x, y, z, mask, DEGREE: tl.constexpr):
+    """Gradient by x, y and z from that by what `store_harmonics` wrote, which lies in rows as there."""
+    to_x, to_y, to_z = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
+    if DEGREE > 1:
+        to_y -= _C1 * tl.load(to_ptr + stride, mask=mask, other=0.0)
+        to_z += _C1 * tl.load(to_ptr + 2 * stride, mask=mask, other=0.0)
+        to_x -= _C1 * tl.load(to_ptr + 3 * stride, mask=mask, other=0.0)
+    if DEGREE > 2:
+        xy = _C2 * tl.load(to_ptr + 4 * stride, mask=mask, other=0.0)
+        yz = _C2 * tl.load(to_ptr + 5 * stride, mask=mask, other=0.0)
+        zz = 6.0 * _Z2 * tl.load(to_ptr + 6 * stride, mask=mask, other=0.0)
+        xz = _C2 * tl.load(to_ptr + 7 * stride, mask=mask, other=0.0)
+        xx = _C2 * tl.load(to_ptr + 8 * stride, mask=mask, other=0.0)
+        to_x += xy * y - xz * z + xx * x
+        to_y += xy * x - yz * z - xx * y
+        to_z += zz * z - yz * y - xz * x
+    if DEGREE > 3:
+        a = _A3 * tl.load(to_ptr + 9 * stride, mask=mask, other=0.0)
+        b = _B3 * tl.load(to_ptr + 10 * stride, mask=mask, other=0.0)
+        c = _C3 * tl.load(to_ptr + 11 * stride, mask=mask, other=0.0)
+        d = _Z3 * tl.load(to_ptr + 12 * stride, mask=mask, other=0.0)
+        e = _C3 * tl.load(to_ptr + 13 * stride, mask=mask, other=0.0)
+        f = _B3 * tl.load(to_ptr + 14 * stride, mask=mask, other=0.0)
+        g = _A3 * tl.load(to_ptr + 15 * stride, mask=mask, other=0.0)
+        across, along = 3.0 * (x * x - y * y), 5.0 * z * z - 1.0
+        to_x += b * y * z - 6.0 * a * x * y - e * along + f * x * z - g * across
+        to_y += b * x * z - a * across - c * along - f * y * z + 6.0 * g * x * y
+        to_z += b * x * y - 10.0 * z * (c * y + e * x) + d * (15.0 * z * z - 3.0) + f * across * (1.0 / 6.0)
+    return to_x, to_y, to_z
