@@ -128,19 +128,22 @@ def compiled_after_a_failure():
     return found
 
 
-def single(scene):
+def single():
     """Kernels of rendering, and of its gradients, compiled for one ray with one sample: Triton makes constants of sizes of 1."""
     from nsr.kernels.march import Samples
     from nsr.kernels.packed import Packed
 
-    config = tiny_config("learned")
-    model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton")
+    config = photographs(tiny_config("learned"))
+    model = SurfaceModel(config.model, torch.Generator().manual_seed(1), "triton", views=1)
+    view = torch.zeros(1, dtype=torch.int64)
     origin, direction = torch.tensor([[0.0, 0.0, -2.0]]), torch.tensor([[0.0, 0.0, 1.0]])
     samples = Samples(torch.full((1,), 1.5), Packed.from_counts(torch.ones(1, dtype=torch.int64)))
 
     def render():
-        behind = background_colour(model, origin, direction, None)
-        out = render_samples(model, origin, direction, samples, step=0.1, cosine_ratio=1.0, background=behind)
+        behind = background_colour(model, origin, direction, None, view)
+        out = render_samples(
+            model, origin, direction, samples, step=0.1, cosine_ratio=1.0, background=behind, view=view
+        )  # fmt: skip
         (out.colour.sum() + out.sdf.sum() + out.gradient.sum()).backward()
 
     return compile_ahead(render, CPU)
@@ -156,7 +159,7 @@ if __name__ == "__main__":
             **{kind: rehearsed(read, kind) for kind in sys.argv[2:]},
             "compiled": compiled(),
             "refused": compiled_after_a_failure(),
-            "single": single(read),
+            "single": single(),
         },
         sys.stdout,
     )

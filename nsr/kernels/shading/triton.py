@@ -188,4 +188,4 @@ def _sum_over_rays(
             total += tl.load(row + first, mask=first + lane < count[:, None], other=0.0)
             first += LANES
         tl.store(out_ptr + CODES * ray + code, tl.sum(total, axis=1), mask=ok)
-        row += samples.to(tl.int64)
+        row += tl.cast(samples, tl.int64)
