@@ -18,6 +18,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
+from snakemake.resources import Resource
 from snakemake.utils import validate
 
 # The graph of a thousand scenes is millions of objects that stay to the end: no use in looking for garbage among them again and
@@ -79,6 +80,10 @@ wildcard_constraints:
     scene=manifest.NAME.pattern,
     method="|".join([*(re.escape(method) for method in SETUP.methods), ablation.PATTERN]),
     kind="mesh|tsdf",
+
+
+# Resources are asked by one method of snakemake's own, whose parameters it does not note.
+overwrite_function_params(Resource.evaluate, inspect.signature(Resource.evaluate).parameters)
 
 
 def asked(function):
