@@ -14,9 +14,8 @@ from nsr.scene.rays import angles_apart, nearest_point, optical_axes
 from nsr.scene.scene import View
 
 _OUTLINE = 256  # points of the ball's outline
-_COMMON_UP = (
-    1.3  # how much larger the squares of the cameras' ups along one axis sum up to than along any other, if it is a common up
-)
+# How much larger the squares of the cameras' ups along one axis sum up to than along any other, if it is a common up.
+_COMMON_UP = 1.3
 MAX_SLANT = 75.0  # degrees between a surface's normal and the direction to a camera that still sees it well
 
 
