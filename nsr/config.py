@@ -28,7 +28,7 @@ from nsr.config_results import TextureConfig as TextureConfig
 from nsr.config_results import TsdfConfig as TsdfConfig
 from nsr.errors import ConfigError
 
-_BASE = "base"  # key of a preset's file: the preset it builds on
+BASE = "base"  # key of a preset's file: the preset it builds on
 Schedule = Any  # float | list[[step, value]]; OmegaConf has no union of a number and a list of lists
 
 
@@ -267,7 +267,7 @@ def _base_of(path: Path) -> str:
 @cache
 def _base_read(path: Path, *_: object) -> str:
     read = OmegaConf.load(path)
-    base = read.get(_BASE, "") if isinstance(read, DictConfig) else ""
+    base = read.get(BASE, "") if isinstance(read, DictConfig) else ""
     if not isinstance(base, str) or "/" in base:
         raise ConfigError(f"{path}: base must be the name of a preset beside it, not {base!r}")
     return base
@@ -276,7 +276,7 @@ def _base_read(path: Path, *_: object) -> str:
 def _loaded(file: Path) -> Any:
     read = OmegaConf.load(file)
     if isinstance(read, DictConfig):
-        read.pop(_BASE, None)
+        read.pop(BASE, None)
     return read
 
 

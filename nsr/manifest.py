@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from nsr.ablation import PREFIX, read_ablation
-from nsr.config import Config, preset_files, resolve
+from nsr.config import BASE, Config, preset_files, resolve
 from nsr.config_overrides import override
 from nsr.config_schema import row_schema, workflow_schema
 from nsr.errors import ConfigError
@@ -222,7 +222,8 @@ def _resolved(layers: tuple[str | Path, ...], stamps: tuple[object, ...]) -> Con
 
 def _with_overrides(layers: tuple[str | Path, ...], overrides: str) -> Config:
     given = overrides.split()
-    stamps = tuple((Path.cwd(), layer.stat().st_mtime_ns) for layer in layers if isinstance(layer, Path) and layer.is_file())
+    presets = (layer for layer in layers if isinstance(layer, Path) and layer.is_file())
+    stamps = tuple((Path.cwd(), file.stat().st_mtime_ns) for preset in presets for file in preset_files(preset))
     return override(_resolved(layers, stamps), given, lambda: resolve(_layers(layers), given))
 
 
@@ -230,7 +231,7 @@ def _method_layers(workflow: WorkflowConfig, method: str | None) -> tuple[str | 
     if method is None:
         return ()
     if not method.startswith(PREFIX):
-        return preset_files(method_file(method))
+        return (method_file(method),)
     ablation = read_ablation(Path(workflow.ablation))
     _check_method(ablation.base)
     settings = ablation.settings(method)
@@ -238,7 +239,7 @@ def _method_layers(workflow: WorkflowConfig, method: str | None) -> tuple[str | 
         raise ConfigError(
             f"{workflow.ablation}: '{min(foreign)}' belongs to the scene; a variant sets {', '.join(METHOD_SECTIONS)}"
         )
-    return *preset_files(method_file(ablation.base)), json.dumps(settings)
+    return method_file(ablation.base), json.dumps(settings)
 
 
 def _layers(layers: tuple[str | Path, ...]) -> list[Mapping[str, Any] | Path]:
@@ -281,7 +282,7 @@ def _check_method(method: str) -> None:
     import yaml
 
     for file in preset_files(path):
-        foreign = set(yaml.safe_load(file.read_text()) or {}) - {"base", *METHOD_SECTIONS}
+        foreign = set(yaml.safe_load(file.read_text()) or {}) - {BASE, *METHOD_SECTIONS}
         if foreign:
             raise ConfigError(
                 f"{file}: '{min(foreign)}' belongs to the scene; set it in config.yaml under settings, or in the manifest"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +32,11 @@ class SurfaceModel(nn.Module):
         self.radiance = RadianceField(config.radiance, config.sdf.geometry_features, generator, backend, codes=config.appearance)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.sharpness_start) / _SHARPNESS_SCALE))
         learned = config.background.kind == "learned"
-        options: dict[str, Any] = {"bias": config.radiance.bias, "codes": config.appearance}
-        self.background = BackgroundField(config.background, generator, backend, **options) if learned else None
+        self.background = (
+            BackgroundField(config.background, generator, backend, bias=config.radiance.bias, codes=config.appearance)
+            if learned
+            else None
+        )
         if views < 1 and (config.exposure != "none" or config.appearance):
             raise ConfigError(
                 "model.exposure, model.appearance: are learned for each photograph, but there is none; set none and 0"
