@@ -34,7 +34,8 @@ def compile_ahead(rehearsal: Callable[[], None], device: torch.device) -> int:
         return 0
     from triton import CompilationError
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=_enter, initargs=(_current(device),)) as pool:
+    threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=_enter, initargs=(_current(device),))
+    with _parsed_in_turn(), threads as pool:
         waiting: dict[str, tuple[Any, Future[None]]] = {}
 
         def ask(**facts: Any) -> bool:
@@ -77,6 +78,28 @@ def _compile(kernel: Any, specialization: str, device: torch.device) -> None:
     compiled = kernel.preload(specialization)
     if device.type == "cuda":
         _ = compiled.run  # builds the launcher and loads the kernel onto the GPU, which Triton leaves to the first launch
+
+
+@contextmanager
+def _parsed_in_turn() -> Iterator[None]:
+    """No two threads parse the source of a kernel at once.
+
+    Before 3.11.8 and 3.12.2, Python counts the depth of a syntax tree for all threads together: two in `ast.parse` end in a
+    `SystemError` now and then (CPython issue 106905). Parsing takes some milliseconds, compiling what was parsed a second.
+    """
+    from triton.runtime.jit import JITFunction
+
+    parse, turn = JITFunction.parse, threading.Lock()
+
+    def wait_and_parse(kernel: Any) -> Any:
+        with turn:
+            return parse(kernel)
+
+    JITFunction.parse = wait_and_parse
+    try:
+        yield
+    finally:
+        JITFunction.parse = parse
 
 
 @contextmanager

@@ -5,6 +5,7 @@ A stand-in for the driver names the GPU; Triton compiles for it, and nothing can
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -149,6 +150,28 @@ def single():
     return compile_ahead(render, CPU)
 
 
+def single_parsed_slowly():
+    """What `single` compiles; how often a kernel is parsed for it, and by how many threads at once, at most."""
+    from triton.runtime.jit import JITFunction
+
+    parse, inside, seen = JITFunction.parse, [], []
+
+    def slowly(kernel):
+        inside.append(kernel)
+        seen.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return parse(kernel)
+
+    JITFunction.parse = slowly
+    try:
+        count = single()
+        restored = JITFunction.parse is slowly
+    finally:
+        JITFunction.parse = parse
+    return {"single": count, "parsed": {"times": len(seen), "at once": max(seen), "restored": restored}}
+
+
 if __name__ == "__main__":
     stand_in()
     from nsr.scene.scene import load_scene
@@ -159,7 +182,7 @@ if __name__ == "__main__":
             **{kind: rehearsed(read, kind) for kind in sys.argv[2:]},
             "compiled": compiled(),
             "refused": compiled_after_a_failure(),
-            "single": single(),
+            **single_parsed_slowly(),
         },
         sys.stdout,
     )

@@ -61,6 +61,12 @@ def test_kernels_are_compiled_once_and_not_launched(hopper):
     assert found["untouched"] and found["binary"] > 1000
 
 
+def test_kernels_are_parsed_one_at_a_time(hopper):
+    found = hopper["parsed"]
+    assert found["times"] > 10 and found["restored"]
+    assert found["at once"] == 1
+
+
 def test_a_kernel_that_triton_refuses_once_is_compiled_again(hopper):
     once, always = hopper["refused"]
     assert once == [2, ""]
