@@ -20,6 +20,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 # uv does not read PIP_FIND_LINKS; handing it on lets it see wheels that pip would see.
+# Bytecode is made at once: where PYTHONDONTWRITEBYTECODE is set, each program of a run would compile torch and snakemake again.
 .venv/.ok: pyproject.toml
 	@test -n "$(PY)" || { echo "error: no Python 3.11 or newer found; install one (Debian/Ubuntu: apt install python3 python3-venv)" \
 		"or name it: make PY=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }
@@ -27,7 +28,7 @@ help: ## list the targets
 		"install it (Debian/Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	$(PY) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev]'
 	@touch $@
 
 demo: .venv/.ok ## reconstruct the two example objects on the CPU and measure the result

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.interpreter import large_blocks
 from tests.unit import dataset_writers as writers
 from tests.unit.programs import Refusal, call, settings
 from tests.unit.training_scene import sphere_scene
@@ -15,6 +17,13 @@ from tests.unit.training_scene import sphere_scene
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refusal:
     """Calls a program that must fail; see `Refusal`."""
     return Refusal(tmp_path, capsys)
+
+
+@pytest.fixture
+def few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Triton's interpreter, kernels of the field with few and long operations; see `large_blocks`."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        large_blocks(monkeypatch)
 
 
 @pytest.fixture(scope="session")

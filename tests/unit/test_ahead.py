@@ -16,7 +16,10 @@ from tests.unit.graph_settings import DEVICE, patches, tiny_config
 from tests.unit.training_scene import sphere_scene
 
 KINDS = ("learned", "ancestors", "photographs")
-pytestmark = pytest.mark.skipif(not interpreted(), reason="compares with what the interpreter launches")
+pytestmark = [
+    pytest.mark.skipif(not interpreted(), reason="compares with what the interpreter launches"),
+    pytest.mark.usefixtures("few_operations"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ with joined("cpu") as (ranks, device):
     torch.save(state, root / f"rank{ranks.rank}.pt")
 """
 
-pytestmark = pytest.mark.xdist_group("ranks")  # they share two processes' run
+pytestmark = [pytest.mark.usefixtures("few_operations"), pytest.mark.xdist_group("ranks")]  # they share two processes' run
 
 
 def config(**train):
