@@ -12,7 +12,7 @@ import ast
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -113,15 +113,27 @@ def _imports(path: Path, root: Path) -> tuple[str, ...]:
     except SyntaxError as error:
         raise ConfigError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from error
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _statements(tree.body):
         if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.update(alias.name for alias in node.names if _ours(alias.name))
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _ours(node.module):
             members = {f"{node.module}.{alias.name}" for alias in node.names}
             names.update(members)
             if any(_module_file(member, root) is None for member in members):
                 names.add(node.module)
-    return tuple(sorted(name for name in names if name.split(".")[0] == PACKAGE and _module_file(name, root) is not None))
+    return tuple(sorted(name for name in names if _module_file(name, root) is not None))
+
+
+def _ours(module: str) -> bool:
+    return module.split(".", 1)[0] == PACKAGE
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements with those within them; not the expressions, which are most of a tree and import nothing."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, part, ()))
 
 
 @cache

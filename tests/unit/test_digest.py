@@ -47,6 +47,26 @@ def test_files_of_a_stage(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path).as_posix() for path in files[1:]} == USED
 
 
+def test_imports_are_found_within_every_statement(tmp_path: Path) -> None:
+    wrapped = [
+        "if x:\n    pass\nelif y:\n    {}\nelse:\n    {}",
+        "try:\n    {}\nexcept OSError:\n    {}\nelse:\n    {}\nfinally:\n    {}",
+        "for x in y:\n    {}\nelse:\n    {}",
+        "while x:\n    {}",
+        "with x:\n    {}",
+        "match x:\n    case 1:\n        {}\n    case _:\n        {}",
+        "class A:\n    async def f(self):\n        {}",
+    ]
+    names = [f"m{number}" for number in range("".join(wrapped).count("{}"))]
+    waiting = iter(names)
+    root = tree(tmp_path)
+    lines = (part.format(*(f"import nsr.{next(waiting)}" for _ in range(part.count("{}")))) for part in wrapped)
+    (root / "scripts/mesh.py").write_text("\n".join(lines))
+    for name in names:
+        (root / f"nsr/{name}.py").touch()
+    assert {path.stem for path in stage_files("mesh", root)[1:]} == set(names)
+
+
 @pytest.mark.parametrize("name", sorted(set(FILES)))
 def test_code_digest_follows_exactly_those_files(tmp_path: Path, name: str) -> None:
     before = code_digest("mesh", tree(tmp_path / "a"))
