@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from nsr.kernels.gpu import interpreted
 from tests.interpreter import large_blocks
 from tests.unit import dataset_writers as writers
 from tests.unit.programs import Refusal, call, settings
@@ -22,7 +22,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refusal:
 @pytest.fixture
 def few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under Triton's interpreter, kernels of the field with few and long operations; see `large_blocks`."""
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if interpreted():
         large_blocks(monkeypatch)
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -118,14 +119,12 @@ def compiled_after_a_failure():
     found = []
     for times, count in ((1, 63), (9, 1)):  # sizes that Triton specialises apart
         tries.clear()
-        JITFunction.preload = refusing(times)
-        try:
-            compile_ahead(lambda size=count: points_in_ball(torch.ones(size, 3), seed=1, step=step, backend="triton"), CPU)
-            found.append([len(tries), ""])
-        except CompilationError as error:
-            found.append([len(tries), str(error)])
-        finally:
-            JITFunction.preload = preload
+        with patch.object(JITFunction, "preload", refusing(times)):
+            try:
+                compile_ahead(lambda size=count: points_in_ball(torch.ones(size, 3), seed=1, step=step, backend="triton"), CPU)
+                found.append([len(tries), ""])
+            except CompilationError as error:
+                found.append([len(tries), str(error)])
     return found
 
 
@@ -163,12 +162,9 @@ def single_parsed_slowly():
         inside.pop()
         return parse(kernel)
 
-    JITFunction.parse = slowly
-    try:
+    with patch.object(JITFunction, "parse", slowly):
         count = single()
         restored = JITFunction.parse is slowly
-    finally:
-        JITFunction.parse = parse
     return {"single": count, "parsed": {"times": len(seen), "at once": max(seen), "restored": restored}}
 
 

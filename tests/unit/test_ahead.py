@@ -16,10 +16,7 @@ from tests.unit.graph_settings import DEVICE, patches, tiny_config
 from tests.unit.training_scene import sphere_scene
 
 KINDS = ("learned", "ancestors", "photographs")
-pytestmark = [
-    pytest.mark.skipif(not interpreted(), reason="compares with what the interpreter launches"),
-    pytest.mark.usefixtures("few_operations"),
-]
+pytestmark = pytest.mark.skipif(not interpreted(), reason="compares with what the interpreter launches")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +35,7 @@ def hopper(scene, tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.usefixtures("few_operations")
 def test_a_rehearsal_asks_for_every_kernel_of_a_run(scene, hopper, tmp_path, monkeypatch):
     from triton.runtime.interpreter import InterpretedFunction
 

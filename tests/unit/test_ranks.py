@@ -44,7 +44,7 @@ with joined("cpu") as (ranks, device):
     torch.save(state, root / f"rank{ranks.rank}.pt")
 """
 
-pytestmark = [pytest.mark.usefixtures("few_operations"), pytest.mark.xdist_group("ranks")]  # they share two processes' run
+pytestmark = pytest.mark.xdist_group("ranks")  # they share two processes' run
 
 
 def config(**train):
@@ -184,6 +184,7 @@ def test_seeds():
     assert all(0 <= seed < 2**31 for seed in found)
 
 
+@pytest.mark.usefixtures("few_operations")
 def test_the_graph_step_averages_what_it_learned(others, tmp_path):
     from nsr.fields.model import SurfaceModel
     from nsr.sampling.occupancy import OccupancyGrid
