@@ -57,7 +57,9 @@ def test_the_reference_differentiates_itself(reflect):
     _, given, gradient, direction, codes, packed, _ = arrays(torch.float64, 2)
     gradient[:2] = 0.5
     run = lambda *leaves: colour_inputs(None, *leaves[:2], direction, packed, degree=4, codes=leaves[2], reflect=reflect)  # noqa: E731
-    assert torch.autograd.gradcheck(run, [part.requires_grad_() for part in (given, gradient, codes)], fast_mode=True, nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(
+        run, [part.requires_grad_() for part in (given, gradient, codes)], fast_mode=True, nondet_tol=1e-12
+    )
 
 
 def test_a_reflected_direction_is_the_mirror_image():
