@@ -26,7 +26,7 @@ PROGRAMS = {
     "train": ["--scene", "scene"],
     "multi_gpu": ["--scene", "scene"],
 }
-WITHOUT_GPU = ("workflow", "views")
+WITHOUT_GPU = ("workflow", "views", "variants")
 
 
 def program(name):
