@@ -159,23 +159,22 @@ def _measure(run: Run) -> dict[str, Any]:
     device, scene = pick_device("auto"), load_scene(run.scene)
     facts = train_scene(scene, config, run.out, device)
     found = {"psnr_train": facts["psnr_train"], "seconds": facts["seconds"], "memory_gb": facts["peak_memory_mb"] / 1e3}
-    mesh_stage(run.out / "model.pt", run.scene, run.out / "mesh.ply", config, device=device.type, threads=run.threads)
-    found |= _compared(run)
+    if run.truth is not None:
+        mesh_stage(run.out / "model.pt", run.scene, run.out / "mesh.ply", config, device=device.type, threads=run.threads)
+        found |= _compared(run, run.truth)
     render_scene(load_model(run.out / "model.pt", device), scene, run.out / "render", config.render)
     views = evaluate_views_stage(run.out / "render", run.scene, run.out / "views.json", config)["metrics"]
     return found | {key: views[key] for key in ("psnr", "psnr_masked") if views.get(key) is not None}
 
 
-def _compared(run: Run) -> dict[str, float]:
-    """Distances of the run's mesh to the truth, of what cameras see and of all; {} without a truth."""
+def _compared(run: Run, truth: Path) -> dict[str, float]:
+    """Distances of the run's mesh to the true one, of what cameras see and of all."""
     from nsr.evaluate.stage import MeshEvaluation, evaluate_mesh_stage
 
-    if run.truth is None:
-        return {}
     found: dict[str, float] = {}
     for key, only in (("chamfer", "true"), ("chamfer_all", "false")):
         config = resolve(run.layers, (*run.overrides, f"evaluate.visible_only={only}"))
-        job = MeshEvaluation(run.out / "mesh.ply", run.scene, run.out / f"{key}.json", run.truth)
+        job = MeshEvaluation(run.out / "mesh.ply", run.scene, run.out / f"{key}.json", truth)
         metrics = evaluate_mesh_stage(job, config, run.threads)["metrics"]
         found |= {key: metrics["chamfer"]} | ({"f_0.5": metrics["f_0.5"]} if only == "true" else {})
     return found

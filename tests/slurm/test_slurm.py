@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
@@ -67,6 +68,7 @@ def test_every_stage_went_through_sbatch(cluster: Cluster, whole: Project) -> No
     expected = sorted(["sfm", "report", *3 * ["prepare"], *after_training])
     assert rules_of(jobs) == expected
     assert {record["JobState"] for record in jobs.values()} == {"COMPLETED"}
+    note("\n".join(listing(jobs, whole)))
 
 
 def test_jobs_ask_for_what_their_rules_say(jobs: dict[str, dict[str, str]]) -> None:
@@ -203,6 +205,21 @@ def checkpoint(project: Project, scene: str) -> Path:
 def records(cluster: Cluster, project: Project) -> dict[str, dict[str, str]]:
     """SLURM's record of each job of a project's last run by its comment."""
     return {job["comment"]: cluster.details(job["id"]) for job in jobs_of(cluster, project)}
+
+
+def listing(jobs: dict[str, dict[str, str]], project: Project) -> list[str]:
+    """SLURM's account of a run, a line for each job in the order of their starts, with the GPU that its result names."""
+    results = [json.loads(file.read_text()) for file in project.root.glob("results/examples/*/nsr-demo/**/*.json")]
+    machines = [result["manifest"]["machine"] for result in results]
+    gpus = {machine["slurm_job"]: machine.get("gpus") for machine in machines}
+    lines = ["job  state      start     end       memory  limit     GPU  rule and wildcards"]
+    for comment, record in sorted(jobs.items(), key=lambda item: (item[1]["StartTime"], int(item[1]["JobId"]))):
+        times = "  ".join(moment(record[key]).strftime("%H:%M:%S") for key in ("StartTime", "EndTime"))
+        memory = record["TRES"].split("mem=")[1].split(",")[0]
+        place = gpus.get(record["JobId"]) or "-"
+        what = comment.removeprefix("rule_").replace("_wildcards_", " ")
+        lines.append(f"{record['JobId']:<4} {record['JobState']}  {times}  {memory:<7} {record['TimeLimit']}  {place:<3}  {what}")
+    return lines
 
 
 def rules_of(jobs: dict[str, dict[str, str]]) -> list[str]:
