@@ -4,7 +4,7 @@
     seeds: [1, 2, 3]
     variants:                     # the first is what the others are compared with; settings as in a preset
       default: {}
-      no-points: {train: {loss: {points: 0}}}
+      no-mask-term: {train: {loss: {mask: 0}}}
 
 A run of it is a method of the workflow like any other, called `ablation.<variant>.seed<number>`.
 """
