@@ -15,7 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from benchmarks.timing import benchmark_parser
 from nsr.ablation import Ablation, read_ablation, split_name
 from nsr.cli import main_exit
 from nsr.config import resolve
-from nsr.errors import ConfigError, NsrError
+from nsr.errors import ConfigError
 from nsr.job import Job, running
 
 _METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
@@ -89,8 +89,9 @@ def main(args: argparse.Namespace) -> None:
         waiting.put(device)
     print("\t".join(["scene", "variant", "seed", *_COLUMNS]), flush=True)
     with ProcessPoolExecutor(len(devices), context, _settle, (waiting,)) as pool:
-        for done in as_completed([pool.submit(measured, run) for run in runs]):
-            rows.append(done.result())
+        futures = {pool.submit(measured, run): run for run in runs}
+        for done in as_completed(futures):
+            rows.append(row_of(futures[done], done))
             print(as_line(rows[-1]), flush=True)
     _write(args.out / "variants.tsv", rows)
     print("\nmeans over the seeds, and half the range of the first number\n" + "\n".join(summary(rows)))
@@ -125,22 +126,26 @@ def _settle(waiting: multiprocessing.Queue[str]) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = waiting.get()
 
 
-def measured(run: Run) -> dict[str, Any]:
-    """The run's row: what its folder holds, or what is measured now; `note` instead of numbers where there are none."""
+def row_of(run: Run, done: Future[dict[str, Any]]) -> dict[str, Any]:
+    """The row of a run that has ended, with its error as `note` if it has one: the others of the list go on."""
     variant, seed = split_name(run.name)
-    row = {"scene": run.scene.name, "variant": variant, "seed": seed}
+    error = done.exception()
+    found = done.result() if error is None else {"note": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    return {"scene": run.scene.name, "variant": variant, "seed": seed} | found
+
+
+def measured(run: Run) -> dict[str, Any]:
+    """The run's numbers: what its folder holds, or what is measured now; `note` instead of them when time is over."""
     file = run.out / _RESULT
     if file.is_file():
-        return row | json.loads(file.read_text())
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
     if time.time() > run.until:
-        return row | {"note": "not begun: out of time"}
-    try:
-        with running(Job(stage="variants")):
-            numbers = _measure(run)
-    except (NsrError, RuntimeError) as error:  # torch's errors; the others of the list go on
-        return row | {"note": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        return {"note": "not begun: out of time"}
+    with running(Job(stage="variants")):
+        numbers = _measure(run)
     file.write_text(json.dumps(numbers, indent=1))
-    return row | numbers
+    return numbers
 
 
 def _measure(run: Run) -> dict[str, Any]:
