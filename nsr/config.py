@@ -173,6 +173,7 @@ class TrainConfig:
     """Training."""
 
     steps: int = 20000
+    average: float = 0.0  # share of the steps, the last ones, whose parameters' mean is the model; 0: it is the last step's
     seed: int = 42
     split: Literal["holdout", "all"] = "holdout"  # "all": train on every view (the DTU geometry protocol)
     use_masks: Literal["auto", "required", "never"] = "never"  # "auto": where the scene has masks

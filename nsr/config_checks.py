@@ -90,7 +90,7 @@ _NOT_NEGATIVE = (
 MAX_TEXTURE = 16384  # texels per side
 MAX_PATCH, MAX_SOURCES = 21, 16  # pixels that a GPU's program holds at once
 _VIEW_DEGREES = ("model.radiance.view_degree", "model.background.view_degree")
-_SHARES = ("sfm.min_registered", "prepare.alpha_background", "mesh.component_share", "tsdf.min_opacity")
+_SHARES = ("train.average", "sfm.min_registered", "prepare.alpha_background", "mesh.component_share", "tsdf.min_opacity")
 
 
 def check_config(config: Config) -> None:

@@ -24,6 +24,7 @@ from nsr.rendering.device import device_name, peak_memory_mb, reset_peak_memory
 from nsr.sampling.occupancy import OccupancyGrid
 from nsr.scene.scene import Scene
 from nsr.scene.spill import Spill
+from nsr.train.average import ParameterMean
 from nsr.train.checkpoint import CHECKPOINT_VERSION, alone_in, find_resumable, save_atomically
 from nsr.train.data import TrainingData, load_training_data
 from nsr.train.graph import GraphTrainer, obstacle
@@ -66,6 +67,7 @@ class Trainer:
                 _make_ready(self.graph, device, ranks)
             else:
                 self.optimizer = make_optimizer(self.model, config.train.optim)
+        self.mean = ParameterMean(list(self.model.parameters()), config.train.average, config.train.steps)
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
         self.step, self.rays, self.seconds, self.seen = 0, config.train.start_rays, 0.0, Seen(0, 0)
         self.samples, self.shortages = config.train.samples, list[dict[str, int]]()
@@ -90,6 +92,7 @@ class Trainer:
             "seconds": self.seconds,
             "seen": list(self.seen_so_far()),
             "model": self.model.state_dict(),
+            "mean": self.mean.state(),
             "optimizer": self.optimizer.state_dict() if self.graph is None else self.graph.state(),
             "occupancy": self.occupancy.state(),
             "generator": self.generator.get_state(),
@@ -106,6 +109,7 @@ class Trainer:
         self.step, self.rays, self.seconds = state["step"], state["rays"], state["seconds"]
         self.seen = Seen(*state["seen"])
         self.model.load_state_dict(state["model"])
+        self.mean.load(state["mean"])
         self.occupancy.load(state["occupancy"])
         if self.graph is None:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -284,6 +288,7 @@ def _train(trainer: Trainer, resumed: bool) -> dict[str, Any]:
         "scene": trainer.scene.name,
         "device": device_name(trainer.device),
     }
+    trainer.mean.install()
     save_model(out / "model.pt", trainer.model, trainer.occupancy.occupied, trainer.scene.similarity, train, info)
     with whole_file(out / "metrics.jsonl") as partial:
         shutil.copyfile(metrics_file, partial)
@@ -299,6 +304,7 @@ def _run(trainer: Trainer, metrics_file: Path) -> None:
     with MetricsLog(metrics_file, train.steps, trainer.step) as log:
         while trainer.step < train.steps:
             result = trainer.advance()
+            trainer.mean.add(trainer.step)
             last = trainer.step == train.steps
             logs = trainer.step % train.log_every == 0 or last
             watches = trainer.step % train.watchdog.every == 0 or last
