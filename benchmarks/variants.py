@@ -1,8 +1,8 @@
 """Variants of a preset on prepared scenes, without the workflow: surface, new views, time and memory, a row for each run.
 
 Takes the file of variants that `snakemake ablation` takes. One process for each GPU, or one on the CPU, trains, extracts, renders
-and measures run after run, so that imports and compiled kernels serve all of them. Each run has its folder under OUT; what is measured there
-already is not done again, so a list goes on where it was stopped.
+and measures run after run, so that imports and compiled kernels serve all of them. Each run has its folder under OUT; what was measured there
+with the same settings is not done again, so a list goes on where it was stopped. After a change of code take another folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from nsr.cli import main_exit
 from nsr.config import resolve
 from nsr.errors import ConfigError
 from nsr.job import Job, running
+from nsr.provenance import hash_json
 
 _METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
 _RESULT = "variant.json"
@@ -136,15 +137,16 @@ def row_of(run: Run, done: Future[dict[str, Any]]) -> dict[str, Any]:
 
 def measured(run: Run) -> dict[str, Any]:
     """The run's numbers: what its folder holds, or what is measured now; `note` instead of them when time is over."""
-    file = run.out / _RESULT
+    file, settings = run.out / _RESULT, hash_json(asdict(resolve(run.layers, run.overrides)))
     if file.is_file():
         found: dict[str, Any] = json.loads(file.read_text())
-        return found
+        if found.pop("settings") == settings:
+            return found
     if time.time() > run.until:
         return {"note": "not begun: out of time"}
     with running(Job(stage="variants")):
         numbers = _measure(run)
-    file.write_text(json.dumps(numbers, indent=1))
+    file.write_text(json.dumps({"settings": settings, **numbers}, indent=1))
     return numbers
 
 

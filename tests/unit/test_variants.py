@@ -62,6 +62,8 @@ def test_rows_of_runs_and_what_is_not_done_again(ablation, trained, tmp_path, ca
     assert call(ablation, trained, out, "--variant", "plain", "--seconds", "0") == 0
     assert model.stat().st_mtime_ns == written
     assert rows_of(out) == {"plain": rows["plain"]}
+    assert call(ablation, trained, out, "--variant", "plain", "--set", "train.steps=61", "--seconds", "-1") == 0
+    assert "out of time" in rows_of(out)["plain"]["note"], "of other settings: it would be done again"
 
 
 def test_nothing_is_begun_when_time_is_over(ablation, trained, tmp_path):
