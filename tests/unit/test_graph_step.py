@@ -12,6 +12,7 @@ from nsr.kernels.points import points_in_ball, points_of_table
 from nsr.losses import distortion, eikonal, mask_entropy, opaque_entropy, zero_level
 from nsr.rendering.volume import as_photographed, render_samples
 from nsr.sampling.occupancy import OccupancyGrid
+from nsr.train import average
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.loop import Trainer
 from nsr.train.patch import load_patches, patch_term
@@ -159,22 +160,34 @@ def test_loss_and_gradients_are_those_of_the_plain_step(scene, kind, recipe):
         assert error < 0.03, (name, float(error))
 
 
-def test_a_resumed_run_continues_as_it_was(scene, tmp_path):
+def test_a_resumed_run_continues_as_it_was(scene, tmp_path, monkeypatch):
+    """The mean of the parameters, too, which the step changes in place."""
+    monkeypatch.setattr(average, "EVERY", 1)
     config = tiny_config("random")
-    config.train.checkpoint_every = 100
+    config.train.checkpoint_every, config.train.average = 100, 1.0
     whole = Trainer(scene, config, tmp_path / "whole", DEVICE)
-    for _ in range(2):
-        whole.advance()
+    passed = []
+
+    def advance(trainer):
+        trainer.advance()
+        trainer.mean.add(trainer.step)
+        return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+    passed += [advance(whole), advance(whole)]
     whole.save()
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     second = Trainer(scene, config, tmp_path / "part", DEVICE)
     assert second.resume()
     for _ in range(2):
-        whole.advance()
-        second.advance()
+        passed.append(advance(whole))
+        advance(second)
     assert whole.seen_so_far() == second.seen_so_far()
     for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
+    second.mean.install()
+    for states, parameter in zip(zip(*passed, strict=True), second.model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.detach(), torch.stack(states).mean(0), rtol=1e-3, atol=1e-4)
+        assert len(states) == 4
 
 
 def test_every_term_and_the_step_of_differences_follow_their_schedules(scene):
