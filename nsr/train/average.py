@@ -21,7 +21,8 @@ class ParameterMean:
     def __init__(self, parameters: list[nn.Parameter], share: float, steps: int):
         self.parameters, self.steps, self.first = parameters, steps, steps - round(share * steps)
         self.count = 0
-        self.means: list[Tensor] = []
+        # Their memory is taken at once: it must not run out in the last steps.
+        self.means: list[Tensor] = [torch.zeros_like(parameter) for parameter in parameters] if self.first < steps else []
 
     @torch.no_grad()
     def add(self, step: int) -> None:
@@ -29,21 +30,22 @@ class ParameterMean:
         if step <= self.first or (self.steps - step) % EVERY:
             return
         self.count += 1
-        if not self.means:
-            self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
         for mean, parameter in zip(self.means, self.parameters, strict=True):
             mean.lerp_(parameter, 1 / self.count)
 
     @torch.no_grad()
     def install(self) -> None:
-        """Give the model the mean; without one it stays as it is."""
-        for parameter, mean in zip(self.parameters, self.means, strict=False):
-            parameter.copy_(mean)
+        """Give the model the mean; before the first step that counts it stays as it is."""
+        if self.count:
+            for parameter, mean in zip(self.parameters, self.means, strict=True):
+                parameter.copy_(mean)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"count": self.count, "means": self.means}
+        return {"count": self.count, "means": self.means if self.count else []}
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
-        self.count, self.means = state["count"], list(state["means"])
+        self.count = state["count"]
+        if self.count:
+            self.means = state["means"]

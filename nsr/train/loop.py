@@ -58,6 +58,7 @@ class Trainer:
             self.model = SurfaceModel(
                 config.model, torch.Generator().manual_seed(config.train.seed), backend, views=len(self.data.names)
             ).to(device)
+            self.mean = ParameterMean(list(self.model.parameters()), config.train.average, config.train.steps)
             self.occupancy = OccupancyGrid(config.train.march.grid_resolution, device)
             if not why_not:
                 self.graph = GraphTrainer(
@@ -67,7 +68,6 @@ class Trainer:
                 _make_ready(self.graph, device, ranks)
             else:
                 self.optimizer = make_optimizer(self.model, config.train.optim)
-        self.mean = ParameterMean(list(self.model.parameters()), config.train.average, config.train.steps)
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
         self.step, self.rays, self.seconds, self.seen = 0, config.train.start_rays, 0.0, Seen(0, 0)
         self.samples, self.shortages = config.train.samples, list[dict[str, int]]()

@@ -90,8 +90,11 @@ def test_split_all_trains_on_every_view(scene, tmp_path):
     assert len(summary["train_views"]) == len(scene.views)
 
 
-def test_resume_ends_where_the_undisturbed_run_ends(scene, tmp_path, monkeypatch):
-    train_scene(scene, quick_config(), tmp_path / "whole", CPU)
+@pytest.mark.parametrize("average", [0.0, 0.6])
+def test_resume_ends_where_the_undisturbed_run_ends(scene, tmp_path, monkeypatch, average):
+    """With a mean of the parameters from step 25 on, the checkpoint of step 40 lies in the middle of it."""
+    config = quick_config(average=average)
+    train_scene(scene, config, tmp_path / "whole", CPU)
     advance = Trainer.advance
 
     def dies_at_47(self):
@@ -101,10 +104,10 @@ def test_resume_ends_where_the_undisturbed_run_ends(scene, tmp_path, monkeypatch
 
     monkeypatch.setattr(Trainer, "advance", dies_at_47)
     with pytest.raises(KeyboardInterrupt):
-        train_scene(scene, quick_config(), tmp_path / "cut", CPU)
+        train_scene(scene, config, tmp_path / "cut", CPU)
     assert not (tmp_path / "cut" / "model.pt").exists()
     monkeypatch.setattr(Trainer, "advance", advance)
-    summary = train_scene(scene, quick_config(), tmp_path / "cut", CPU)
+    summary = train_scene(scene, config, tmp_path / "cut", CPU)
     assert summary["resumed"]
     assert difference(parameters(tmp_path / "whole"), parameters(tmp_path / "cut")) == 0
     steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
