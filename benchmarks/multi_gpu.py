@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.timing import benchmark_parser, require_gpu
+from benchmarks.timing import benchmark_parser, preset, require_gpu
 from nsr.cli import main_exit
 from nsr.errors import DeviceUnavailable, NsrError
 from nsr.gpus import FOLDER, SHARE
@@ -92,7 +92,7 @@ def _train(args: argparse.Namespace, folder: Path, gpus: Sequence[str], jobs: in
         for job in range(jobs):
             command = [sys.executable, _ROOT / "scripts/train.py", "--scene", args.scene[job % len(args.scene)]]
             command += ["--out", folder / f"job{job}", "--device", "cuda", "--threads", str(threads)]
-            command += ["--log", folder / f"job{job}.log", "--config", _ROOT / f"config/methods/{args.method}.yaml"]
+            command += ["--log", folder / f"job{job}.log", "--config", preset(args.method)]
             words = [*map(str, command), f"train.seed={1 + job // len(args.scene)}", *args.set, *more]
             started.append(subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL))
         codes = [process.wait() for process in started]

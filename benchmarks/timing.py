@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nsr.errors import BackendUnavailable, DeviceUnavailable
+from nsr.errors import BackendUnavailable, ConfigError, DeviceUnavailable
 
 if TYPE_CHECKING:
     import torch
 
+_METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
 _FLUSH_BYTES = 1 << 28  # several times the largest L2 cache
 _WARM_UP_CALLS = 3
 _ROUND_MS = 100.0  # slow calls are repeated less
@@ -65,6 +66,18 @@ def benchmark_parser(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", type=Path, help="also write messages to this file")
     return parser
+
+
+def preset(name: str) -> Path:
+    """The file of a preset.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    path = _METHODS / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"no preset '{name}'; there are {', '.join(sorted(path.stem for path in _METHODS.glob('*.yaml')))}")
+    return path
 
 
 def timing_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

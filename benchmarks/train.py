@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.timing import benchmark_parser, require_gpu
+from benchmarks.timing import benchmark_parser, preset, require_gpu
 from nsr.cli import main_exit
 from nsr.config import resolve
 from nsr.errors import ConfigError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from nsr.train.loop import Trainer
 
 _START = time.perf_counter()
-_METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
 _NAME_WIDTH = 90
 
 
@@ -58,11 +57,7 @@ def main(args: argparse.Namespace) -> None:
     from nsr.scene.scene import load_scene
     from nsr.train.loop import Trainer, train_scene
 
-    preset = _METHODS / f"{args.method}.yaml"
-    if not preset.is_file():
-        names = ", ".join(sorted(path.stem for path in _METHODS.glob("*.yaml")))
-        raise ConfigError(f"--method: no preset '{args.method}'; there are {names}")
-    config = resolve([preset], args.set)
+    config = resolve([preset(args.method)], args.set)
     if args.profile and config.train.steps < 1 + args.skip + 2 * args.profile:
         raise ConfigError(f"--profile: needs {1 + args.skip + 2 * args.profile} steps, train.steps is {config.train.steps}")
     if args.memory:

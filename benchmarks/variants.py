@@ -8,38 +8,38 @@ with the same settings is not done again, so a list goes on where it was stopped
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import benchmark_parser
-from nsr.ablation import Ablation, read_ablation, split_name
+from benchmarks.timing import benchmark_parser, preset
+from nsr.ablation import Ablation, read_ablation
 from nsr.cli import main_exit
-from nsr.config import resolve
+from nsr.config import Config, resolve
 from nsr.errors import ConfigError
 from nsr.job import Job, running
-from nsr.provenance import hash_json
+from nsr.provenance import hash_json, write_json, write_text
+from nsr.report.ablation import statistics_of, to_markdown
+from nsr.report.tables import Column, tab_separated
 
-_METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
 _RESULT = "variant.json"
-_COLUMNS = {
-    "chamfer": 4,
-    "chamfer_all": 4,
-    "f_0.5": 3,
-    "psnr": 2,
-    "psnr_masked": 2,
-    "psnr_train": 2,
-    "seconds": 1,
-    "memory_gb": 2,
-}
+_METRICS = (
+    Column("chamfer", "Chamfer", 4),
+    Column("chamfer_all", "all surface", 4),
+    Column("f_0.5", "F@0.5", 3),
+    Column("psnr", "PSNR", 2),
+    Column("psnr_masked", "masked", 2),
+    Column("psnr_train", "of training rays", 2),
+    Column("train_seconds", "training s", 1),
+    Column("peak_memory_mb", "GPU GB", 2, scale=1e-3),
+)
+_HEAD = ("dataset", "scene", "method", *(column.key for column in _METRICS), "note")
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,23 @@ class Run:
     """A variant with a seed on a scene.
 
     Attributes:
-        name: of the run in the ablation. scene, truth: prepared scene, and its true mesh if it has one. out: folder for the run.
-        layers: settings over the defaults, the later ones win. overrides: settings over these. until: `time.time()` after which
-        it is not begun. threads: of the CPU.
+        name: of the run in the ablation. scene, truth: prepared scene, and its true mesh if it has one. dataset, title: its
+        name. out: folder for the run. until: `time.time()` after which it is not begun. threads: of the CPU.
     """
 
     name: str
     scene: Path
+    dataset: str
+    title: str
     truth: Path | None
     out: Path
-    layers: tuple[Path | Mapping[str, Any], ...]
-    overrides: tuple[str, ...]
+    config: Config
     until: float
     threads: int
+
+    def identity(self) -> str:
+        """Hash of what its numbers follow from, but for the code."""
+        return hash_json([asdict(self.config), str(self.scene.resolve()), str(self.truth)])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -82,20 +86,20 @@ def main(args: argparse.Namespace) -> None:
     devices = _devices()
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
     runs = list(_runs(args, time.time() + args.seconds, threads))
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")
     waiting = context.Queue()
     for device in devices:
         waiting.put(device)
-    print("\t".join(["scene", "variant", "seed", *_COLUMNS]), flush=True)
+    print("\t".join(_HEAD), flush=True)
     with ProcessPoolExecutor(len(devices), context, _settle, (waiting,)) as pool:
         futures = {pool.submit(measured, run): run for run in runs}
         for done in as_completed(futures):
-            rows.append(row_of(futures[done], done))
-            print(as_line(rows[-1]), flush=True)
-    _write(args.out / "variants.tsv", rows)
-    print("\nmeans over the seeds, and half the range of the first number\n" + "\n".join(summary(rows)))
+            print(as_line(row_of(futures[done], done)), flush=True)
+    rows = [row_of(run, done) for done, run in futures.items()]
+    write_text(args.out / "variants.tsv", tab_separated(_HEAD, ([row.get(key, "") for key in _HEAD] for row in rows)))
+    good = [row for row in rows if "note" not in row]
+    for place in dict.fromkeys((row["dataset"], row["scene"]) for row in good):
+        print("\n" + to_markdown(statistics_of([row for row in good if (row["dataset"], row["scene"]) == place], _METRICS)))
 
 
 def _runs(args: argparse.Namespace, until: float, threads: int) -> Iterator[Run]:
@@ -104,13 +108,22 @@ def _runs(args: argparse.Namespace, until: float, threads: int) -> Iterator[Run]
     if unknown := set(names) - set(listed.variants):
         raise ConfigError(f"--variant {unknown.pop()}: {args.ablation} has {', '.join(listed.variants)}")
     asked = Ablation(listed.base, tuple(args.seed or listed.seeds), {name: listed.variants[name] for name in names})
+    scenes = dict(_scene(given) for given in args.scene)
+    if len(scenes) < len(args.scene):
+        raise ConfigError(f"--scene: two of {len(args.scene)} have the same name; prepare one of them under another")
     for name in asked.runs():
-        layers = (_METHODS / f"{asked.base}.yaml", asked.settings(name))
-        resolve(layers, args.set)  # a mistake in the last variant shall not be found after hours
-        for given in args.scene:
-            scene, _, truth = given.partition("=")
-            out = args.out / Path(scene).name / name
-            yield Run(name, Path(scene), Path(truth) if truth else None, out, layers, tuple(args.set), until, threads)
+        config = resolve((preset(asked.base), asked.settings(name)), args.set)
+        for (dataset, title), (scene, truth) in scenes.items():
+            yield Run(name, scene, dataset, title, truth, args.out / dataset / title / name, config, until, threads)
+
+
+def _scene(given: str) -> tuple[tuple[str, str], tuple[Path, Path | None]]:
+    """Data set and scene by name, and the folder and true mesh of FOLDER[=MESH]."""
+    from nsr.scene.scene import load_scene
+
+    folder, _, truth = given.partition("=")
+    dataset, _, title = load_scene(Path(folder)).name.rpartition("/")
+    return (dataset, title), (Path(folder), Path(truth) if truth else None)
 
 
 def _devices() -> list[str]:
@@ -129,24 +142,23 @@ def _settle(waiting: multiprocessing.Queue[str]) -> None:
 
 def row_of(run: Run, done: Future[dict[str, Any]]) -> dict[str, Any]:
     """The row of a run that has ended, with its error as `note` if it has one: the others of the list go on."""
-    variant, seed = split_name(run.name)
     error = done.exception()
     found = done.result() if error is None else {"note": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-    return {"scene": run.scene.name, "variant": variant, "seed": seed} | found
+    return {"dataset": run.dataset, "scene": run.title, "method": run.name} | found
 
 
 def measured(run: Run) -> dict[str, Any]:
     """The run's numbers: what its folder holds, or what is measured now; `note` instead of them when time is over."""
-    file, settings = run.out / _RESULT, hash_json(asdict(resolve(run.layers, run.overrides)))
+    file = run.out / _RESULT
     if file.is_file():
-        found: dict[str, Any] = json.loads(file.read_text())
-        if found.pop("settings") == settings:
-            return found
+        kept: dict[str, Any] = json.loads(file.read_text())
+        if kept.pop("identity") == run.identity():
+            return kept
     if time.time() > run.until:
         return {"note": "not begun: out of time"}
     with running(Job(stage="variants")):
         numbers = _measure(run)
-    file.write_text(json.dumps({"settings": settings, **numbers}, indent=1))
+    write_json(file, {"identity": run.identity(), **numbers})
     return numbers
 
 
@@ -162,59 +174,35 @@ def _measure(run: Run) -> dict[str, Any]:
     from nsr.train.views import render_scene
 
     torch.set_num_threads(run.threads)
-    config = resolve(run.layers, run.overrides)
-    device, scene = pick_device("auto"), load_scene(run.scene)
-    facts = train_scene(scene, config, run.out, device)
-    found = {"psnr_train": facts["psnr_train"], "seconds": facts["seconds"], "memory_gb": facts["peak_memory_mb"] / 1e3}
+    device, scene, model = pick_device("auto"), load_scene(run.scene), run.out / "model.pt"
+    facts = train_scene(scene, run.config, run.out, device)
+    found = {"train_seconds": facts["seconds"]} | {key: facts[key] for key in ("psnr_train", "peak_memory_mb")}
     if run.truth is not None:
-        mesh_stage(run.out / "model.pt", run.scene, run.out / "mesh.ply", config, device=device.type, threads=run.threads)
+        mesh_stage(model, run.scene, run.out / "mesh.ply", run.config, device=device.type, threads=run.threads)
         found |= _compared(run, run.truth)
-    render_scene(load_model(run.out / "model.pt", device), scene, run.out / "render", config.render)
-    views = evaluate_views_stage(run.out / "render", run.scene, run.out / "views.json", config)["metrics"]
-    return found | {key: views[key] for key in ("psnr", "psnr_masked") if views.get(key) is not None}
+    render_scene(load_model(model, device), scene, run.out / "render", run.config.render)
+    views = evaluate_views_stage(run.out / "render", run.scene, run.out / "views.json", run.config)["metrics"]
+    return found | {key: views[key] for key in ("psnr", "psnr_masked") if key in views}
 
 
 def _compared(run: Run, truth: Path) -> dict[str, float]:
     """Distances of the run's mesh to the true one, of what cameras see and of all."""
     from nsr.evaluate.stage import MeshEvaluation, evaluate_mesh_stage
 
-    found: dict[str, float] = {}
-    for key, only in (("chamfer", "true"), ("chamfer_all", "false")):
-        config = resolve(run.layers, (*run.overrides, f"evaluate.visible_only={only}"))
-        job = MeshEvaluation(run.out / "mesh.ply", run.scene, run.out / f"{key}.json", truth)
-        metrics = evaluate_mesh_stage(job, config, run.threads)["metrics"]
-        found |= {key: metrics["chamfer"]} | ({"f_0.5": metrics["f_0.5"]} if only == "true" else {})
-    return found
+    def metrics(name: str, *, visible_only: bool) -> dict[str, float]:
+        config = replace(run.config, evaluate=replace(run.config.evaluate, visible_only=visible_only))
+        job = MeshEvaluation(run.out / "mesh.ply", run.scene, run.out / f"{name}.json", truth)
+        found: dict[str, float] = evaluate_mesh_stage(job, config, run.threads)["metrics"]
+        return found
+
+    seen, every = metrics("chamfer", visible_only=True), metrics("chamfer_all", visible_only=False)
+    return {"chamfer": seen["chamfer"], "f_0.5": seen["f_0.5"], "chamfer_all": every["chamfer"]}
 
 
 def as_line(row: Mapping[str, Any]) -> str:
     """A row of the printed table."""
-    cells = [f"{row[key]:.{digits}f}" if key in row else "" for key, digits in _COLUMNS.items()]
-    return "\t".join([row["scene"], row["variant"], str(row["seed"]), *([row["note"]] if "note" in row else cells)])
-
-
-def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each scene and variant, in the order in which the rows name them."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: row["scene"]):
-        if "note" not in row:
-            groups.setdefault((row["scene"], row["variant"]), []).append(row)
-    lines = []
-    for (scene, variant), members in groups.items():
-        cells: list[str] = []
-        for key, digits in _COLUMNS.items():
-            values = [member[key] for member in members if key in member]
-            half = f" +- {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 and not cells else ""
-            cells.append(f"{statistics.fmean(values):.{digits}f}{half}" if values else "")
-        lines.append("\t".join([scene, variant, f"{len(members)} seeds", *cells]))
-    return lines
-
-
-def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with file.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, ["scene", "variant", "seed", *_COLUMNS, "note"], delimiter="\t")
-        table.writeheader()
-        table.writerows(rows)
+    cells = [f"{row[one.key] * one.scale:.{one.digits}f}" if one.key in row else "" for one in _METRICS]
+    return "\t".join([row["dataset"], row["scene"], row["method"], *cells, row.get("note", "")])
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def write_ablation(results: Path, runs: Path, out: Path) -> list[Statistic]:
     return found
 
 
-def statistics_of(rows: Iterable[Row]) -> list[Statistic]:
+def statistics_of(rows: Iterable[Row], metrics: Sequence[Column] = METRICS) -> list[Statistic]:
     """Metrics of all variants, scene by scene, in the order of the rows; numbers of different units are kept apart by scene."""
     grouped: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -79,7 +79,7 @@ def statistics_of(rows: Iterable[Row]) -> list[Statistic]:
     first: dict[tuple[str, str], float] = {}
     found = []
     for (scene, variant), members in grouped.items():
-        for column in METRICS:
+        for column in metrics:
             values = tuple(row[column.key] * column.scale for row in members if column.key in row)
             if values:
                 unit = column.unit or (members[0].get("unit", "") if column.key == "chamfer" else "")
