@@ -1,8 +1,10 @@
 """Variants of a preset on prepared scenes, without the workflow: surface, new views, time and memory, a row for each run.
 
 Takes the file of variants that `snakemake ablation` takes. One process for each GPU, or one on the CPU, trains, extracts, renders
-and measures run after run, so that imports and compiled kernels serve all of them. Each run has its folder under OUT; what was measured there
-with the same settings is not done again, so a list goes on where it was stopped. After a change of code take another folder.
+and measures run after run, so that imports and compiled kernels serve all of them; with --share more of them, which keep a GPU busy
+while others measure. Sparse points come with the scene or lie where the workflow leaves them, in `points/` beside its folder. Each run
+has its folder under OUT; what was measured there with the same settings is not done again, so a list goes on where it was stopped.
+After a change of code take another folder.
 """
 
 from __future__ import annotations
@@ -77,13 +79,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", action="append", type=int, metavar="N", help="instead of the file's seeds; repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting of all runs; repeatable")
     parser.add_argument("--seconds", type=float, default=float("inf"), metavar="S", help="begin no run later than this")
+    parser.add_argument(
+        "--share", type=int, default=1, metavar="K", help="runs on a GPU at a time, default 1; times are then not comparable"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs, and of variants.tsv")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Do the runs, print a row for each and the means."""
-    devices = _devices()
+    if args.share < 1:
+        raise ConfigError(f"--share {args.share}: give 1 or more runs on a GPU at a time")
+    devices = _devices() * args.share
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
     runs = list(_runs(args, time.time() + args.seconds, threads))
     context = multiprocessing.get_context("spawn")
@@ -168,13 +175,16 @@ def _measure(run: Run) -> dict[str, Any]:
     from nsr.evaluate.views import evaluate_views_stage
     from nsr.mesh.stage import mesh_stage
     from nsr.rendering.device import pick_device
-    from nsr.scene.scene import load_scene
+    from nsr.scene.scene import POINTS_FILE, load_scene, with_points
     from nsr.train.loop import train_scene
     from nsr.train.model_file import load_model
     from nsr.train.views import render_scene
 
     torch.set_num_threads(run.threads)
     device, scene, model = pick_device("auto"), load_scene(run.scene), run.out / "model.pt"
+    triangulated = run.scene.parent / "points" / POINTS_FILE  # where the workflow leaves them
+    if scene.points is None and triangulated.is_file():
+        scene = with_points(scene, triangulated)
     facts = train_scene(scene, run.config, run.out, device)
     found = {"train_seconds": facts["seconds"]} | {key: facts[key] for key in ("psnr_train", "peak_memory_mb")}
     if run.truth is not None:

@@ -22,7 +22,7 @@ _GPU_STEP = {  # ms a step, samples a step
     "neuralangelo": (33.9, 1 << 17),
 }
 _LEAST = 0.25  # of a step's time is left, however few its samples are
-_GPU_GB = {"nsr": 0.8, "nsr-fine": 1.2, "instant-nsr-pl": 1.5}  # of a run without its photographs, at most
+_GPU_GB = {"nsr": 0.8, "nsr-fine": 1.2, "instant-nsr": 1.4, "instant-nsr-pl": 1.5}  # of a run without its photographs, at most
 _CPU_STEP = {"nsr": (1250.0, 1 << 16), "nsr-demo": (41.0, 1 << 13)}  # ms a step, samples a step
 _PIXEL_BYTES = 4  # sRGB and mask
 

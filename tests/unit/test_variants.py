@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
+import numpy as np
 import pytest
 import yaml
 
 from benchmarks import variants
 from nsr.cli import run
 from nsr.config import section
+from nsr.data.raw import Points
+from nsr.scene.scene import load_scene, save_points
 from tests.unit.programs import the_error
 from tests.unit.training_scene import quick_config
 
@@ -43,7 +47,7 @@ def rows_of(out):
 @pytest.mark.xdist_group("variants")
 def test_rows_of_runs_and_what_is_not_done_again(ablation, trained, tmp_path, capsys):
     out = tmp_path / "out"
-    assert call(ablation, trained, out) == 0
+    assert call(ablation, trained, out, "--share", "2") == 0
     rows = rows_of(out)
     plain = {key: float(rows[RUN][key]) for key in (column.key for column in variants._METRICS)}
     assert 0 < plain["chamfer"] < 20, "percent of the radius, of a sphere after 60 steps"
@@ -61,6 +65,24 @@ def test_rows_of_runs_and_what_is_not_done_again(ablation, trained, tmp_path, ca
     assert "out of time" in rows_of(out)[RUN]["note"], "of other settings: it would be done again"
 
 
+@pytest.mark.xdist_group("variants")
+def test_sparse_points_are_found_where_the_workflow_leaves_them(ablation, trained, tmp_path):
+    shutil.copytree(trained / "scene", tmp_path / "sphere" / "scene")
+    way = np.random.default_rng(3).normal(size=(40, 3))
+    surface = load_scene(trained / "scene").similarity.apply(0.5 * way / np.linalg.norm(way, axis=1, keepdims=True))
+    (tmp_path / "sphere" / "points").mkdir()
+    seen = Points(
+        xyz=surface, rgb=np.zeros((40, 3), np.uint8), error=np.full(40, 0.5), offsets=np.arange(41) * 3,
+        views=np.tile(np.arange(3, dtype=np.int32), 40),
+    )  # fmt: skip
+    save_points(seen, tmp_path / "sphere" / "points" / "points.npz")
+    out = tmp_path / "out"
+    options = ["--scene", str(tmp_path / "sphere" / "scene"), "--variant", "pointed", "--out", str(out)]
+    assert run(variants.build_parser(), variants.main, ["--ablation", str(ablation), *options]) == 0
+    row = rows_of(out)["ablation.pointed.seed1"]
+    assert not row["note"] and float(row["psnr"]) > 10
+
+
 def test_nothing_is_begun_when_time_is_over(ablation, trained, tmp_path):
     assert call(ablation, trained, tmp_path / "out", "--seconds", "-1", "--variant", "plain") == 0
     assert "out of time" in rows_of(tmp_path / "out")[RUN]["note"]
@@ -72,6 +94,8 @@ def test_mistakes_are_found_before_the_first_run(ablation, trained, tmp_path, ca
     the_error(capsys.readouterr().err, ("--variant fancy", "plain, pointed"))
     assert call(ablation, trained, tmp_path / "out", "--set", "train.stepps=3") == 2
     the_error(capsys.readouterr().err, ("stepps",))
+    assert call(ablation, trained, tmp_path / "out", "--share", "0") == 2
+    the_error(capsys.readouterr().err, ("--share 0", "1 or more"))
 
 
 def test_scenes_of_one_name_are_refused(ablation, trained, tmp_path, capsys):
