@@ -2,9 +2,9 @@
 
 Takes the file of variants that `snakemake ablation` takes. One process for each GPU, or one on the CPU, trains, extracts, renders
 and measures run after run, so that imports and compiled kernels serve all of them; with --share more of them, which keep a GPU busy
-while others measure. Sparse points come with the scene or lie where the workflow leaves them, in `points/` beside its folder. Each run
-has its folder under OUT; what was measured there with the same settings is not done again, so a list goes on where it was stopped.
-After a change of code take another folder.
+while others measure. A run whose loss has sparse points takes those that the workflow left in `points/` beside the scene's folder.
+Each run has its folder under OUT; what was measured there with the same settings is not done again, so a list goes on where it was
+stopped. After a change of code take another folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.timing import benchmark_parser, preset
 from nsr.ablation import Ablation, read_ablation
 from nsr.cli import main_exit
-from nsr.config import Config, resolve
+from nsr.config import Config, ever_positive, resolve
 from nsr.errors import ConfigError
 from nsr.job import Job, running
 from nsr.provenance import hash_json, write_json, write_text
@@ -182,8 +182,8 @@ def _measure(run: Run) -> dict[str, Any]:
 
     torch.set_num_threads(run.threads)
     device, scene, model = pick_device("auto"), load_scene(run.scene), run.out / "model.pt"
-    triangulated = run.scene.parent / "points" / POINTS_FILE  # where the workflow leaves them
-    if scene.points is None and triangulated.is_file():
+    triangulated = run.scene.parent / "points" / POINTS_FILE
+    if ever_positive(run.config.train.loss.points) and triangulated.is_file():  # as the workflow does
         scene = with_points(scene, triangulated)
     facts = train_scene(scene, run.config, run.out, device)
     found = {"train_seconds": facts["seconds"]} | {key: facts[key] for key in ("psnr_train", "peak_memory_mb")}
