@@ -66,8 +66,8 @@ class RadianceConfig:
     layers: int = 2  # hidden layers
     position: bool = False  # feed the position too
     bias: bool = True  # biases in the ReLU networks, that of a learned background too; tiny-cuda-nn's have none
-    view_degree: int = 4  # spherical harmonics of the view direction, 1..4; 0: no view dependence
-    reflect: bool = False  # harmonics of the view direction mirrored about the normal instead
+    view_degree: int = 4  # spherical harmonics of a direction, 1..4; 0: no view dependence
+    directions: Literal["view", "mirrored", "both"] = "view"  # of the harmonics; "mirrored" about the normal
 
 
 @dataclass

@@ -111,8 +111,8 @@ def check_config(config: Config) -> None:
         raise ConfigError(f"train.optim.betas: {config.train.optim.betas} must be two numbers from 0 to less than 1")
     if not config.evaluate.dtu_culls:
         raise ConfigError("evaluate.dtu_culls: must name at least one mask cull in pixels, -1 for none")
-    if config.model.radiance.reflect and config.model.radiance.view_degree < 2:
-        raise ConfigError("model.radiance.reflect: has no effect with view_degree under 2; set model.radiance.view_degree=4")
+    if config.model.radiance.directions != "view" and config.model.radiance.view_degree < 2:
+        raise ConfigError("model.radiance.directions: has no effect with view_degree under 2; set model.radiance.view_degree=4")
     if config.triangulate.min_track < 2:
         raise ConfigError(f"triangulate.min_track: {config.triangulate.min_track} must be at least 2, what a point needs")
     _check_patch(config.train.patch)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nsr.config import RadianceConfig
 from nsr.kernels.mlp import mlp
 from nsr.kernels.packed import Packed
-from nsr.kernels.shading import colour_inputs
+from nsr.kernels.shading import colour_inputs, harmonics_width
 
 
 class ReluNetwork(nn.Module):
@@ -46,7 +46,7 @@ class RadianceField(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.config = config
-        inputs = 3 * config.position + geometry_features + 3 + config.view_degree**2 + codes
+        inputs = 3 * config.position + geometry_features + 3 + harmonics_width(config.view_degree, config.directions) + codes
         self.network = ReluNetwork([inputs] + [config.hidden] * config.layers + [3], generator, backend, bias=config.bias)
 
     def forward(self, x: Tensor, features: Tensor, normal: Tensor, direction: Tensor, codes: Tensor | None = None) -> Tensor:
@@ -78,6 +78,6 @@ class RadianceField(nn.Module):
         """
         inputs = colour_inputs(
             x if self.config.position else None, features, gradient, direction, packed, degree=self.config.view_degree,
-            codes=codes, reflect=self.config.reflect, backend=self.network.backend,
+            codes=codes, directions=self.config.directions, backend=self.network.backend,
         )  # fmt: skip
         return self.network(inputs, count, sigmoid=True)

@@ -40,7 +40,7 @@ def patches(config):
 def photographs(config):
     """All that is learned for each photograph, and mirrored directions."""
     config.model.exposure, config.model.appearance = "affine", 3
-    config.model.radiance.reflect, config.model.radiance.view_degree = True, 3
+    config.model.radiance.directions, config.model.radiance.view_degree = "both", 3
     return config
 
 

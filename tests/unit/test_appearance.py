@@ -66,15 +66,15 @@ def test_no_codes_no_parameters():
         model_with_codes(views=0)
     with pytest.raises(ConfigError, match=r"model\.appearance"):
         resolve([], ["model.appearance=-1"])
-    with pytest.raises(ConfigError, match=r"model\.radiance\.reflect"):
-        resolve([], ["model.radiance.reflect=true", "model.radiance.view_degree=1"])
+    with pytest.raises(ConfigError, match=r"model\.radiance\.directions"):
+        resolve([], ["model.radiance.directions=mirrored", "model.radiance.view_degree=1"])
 
 
 def test_trained_saved_resumed_and_rendered(tmp_path):
     """All three at once: the run goes on as it was, and pictures and colours of surfaces are those of the mean code."""
     config = quick_config(steps=8, checkpoint_every=4)
     config.model.appearance, config.model.exposure = 2, "affine"
-    config.model.radiance.reflect, config.model.radiance.view_degree = True, 2
+    config.model.radiance.directions, config.model.radiance.view_degree = "both", 2
     scene = sphere_scene(tmp_path / "scene")
     train_scene(scene, config, tmp_path / "whole", CPU)
     second = Trainer(scene, config, tmp_path / "whole", CPU)

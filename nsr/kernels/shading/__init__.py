@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -12,7 +12,14 @@ from nsr.kernels.packed import Packed
 from nsr.kernels.shading import reference
 from nsr.kernels.shading.reference import spherical_harmonics
 
-__all__ = ["colour_inputs", "spherical_harmonics"]
+__all__ = ["Directions", "colour_inputs", "harmonics_width", "spherical_harmonics"]
+
+Directions = Literal["view", "mirrored", "both"]
+
+
+def harmonics_width(degree: int, directions: Directions) -> int:
+    """Columns of the harmonics, `degree` bands of each direction."""
+    return degree**2 * (2 if directions == "both" else 1)
 
 
 def _triton(position: Tensor | None, features: Tensor, *rest: Any, **options: Any) -> Tensor:
@@ -34,7 +41,7 @@ def colour_inputs(
     *,
     degree: int,
     codes: Tensor | None = None,
-    reflect: bool = False,
+    directions: Directions = "view",
     backend: str = "reference",
 ) -> Tensor:
     """Join position, features, unit normal, the view direction's spherical harmonics and the ray's code.
@@ -43,13 +50,14 @@ def colour_inputs(
         position: (S, 3), not differentiated, or None to leave it out. features: (S, G). gradient: (S, 3) of the SDF, of any
             length. direction: (R, 3) of length 1. packed: the samples' rays, integers of any width; rows of no ray by `starts`
             and `counts` name one in `ray` all the same, and `triton` returns their gradients to no code.
-        degree: bands of the harmonics, 0..4. codes: (R, A) of the rays, or None for none. reflect: the harmonics are of the direction
-            mirrored about the unit normal, `d - 2 (d . n) n` (Verbin et al. 2022, Ref-NeRF, eq. 4, whose `w_o` is `-d`).
+        degree: bands of the harmonics, 0..4. codes: (R, A) of the rays, or None for none. directions: the harmonics are those of the
+            view direction d, of the one mirrored about the unit normal, `d - 2 (d . n) n` (Verbin et al. 2022, Ref-NeRF, eq. 4,
+            whose `w_o` is `-d`), or of the one and then of the other.
 
     Returns:
         (S, C), `triton`: the transpose of a feature-major array. Once differentiable in `features`, `gradient` and `codes`.
     """
     out: Tensor = choose("colour_inputs", _IMPLEMENTATIONS, backend)(
-        position, features, gradient, direction, packed, degree=degree, codes=codes, reflect=reflect
+        position, features, gradient, direction, packed, degree=degree, codes=codes, directions=directions
     )  # fmt: skip
     return out

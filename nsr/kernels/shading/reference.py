@@ -54,15 +54,15 @@ def colour_inputs(
     *,
     degree: int,
     codes: Tensor | None = None,
-    reflect: bool = False,
+    directions: str = "view",
 ) -> Tensor:
     """See `nsr.kernels.shading.colour_inputs`."""
     normal = torch.nn.functional.normalize(gradient, dim=1, eps=SHORTEST)
-    if reflect:
+    parts = [features, normal]
+    if directions != "mirrored":
+        parts.append(spherical_harmonics(direction, degree).index_select(0, packed.ray))
+    if directions != "view":
         seen = direction.index_select(0, packed.ray)
-        harmonics = spherical_harmonics(seen - 2 * (seen * normal).sum(1, keepdim=True) * normal, degree)
-    else:
-        harmonics = spherical_harmonics(direction, degree).index_select(0, packed.ray)
-    parts = [features, normal, harmonics]
+        parts.append(spherical_harmonics(seen - 2 * (seen * normal).sum(1, keepdim=True) * normal, degree))
     parts += [] if codes is None else [codes.index_select(0, packed.ray)]
     return torch.cat(parts if position is None else [position, *parts], dim=1)

@@ -32,11 +32,11 @@ def colour_inputs(
     *,
     degree: int,
     codes: Tensor | None = None,
-    reflect: bool = False,
+    directions: str = "view",
 ) -> Tensor:
     """See `nsr.kernels.shading.colour_inputs`; rows whose `ray` is no row of `direction` must not exist."""
     own = None if codes is None else codes.float().contiguous()
-    fixed = position, direction.contiguous(), packed, degree, reflect
+    fixed = position, direction.contiguous(), packed, degree, directions != "mirrored", directions != "view"
     out: Tensor = _ColourInputs.apply(features.float(), gradient.float(), own, *fixed)
     return out.T
 
@@ -44,32 +44,33 @@ def colour_inputs(
 class _ColourInputs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, gradient: Tensor, codes: Tensor | None, *rest: Any) -> Tensor:
-        position, direction, packed, degree, reflect = rest
+        position, direction, packed, degree, plain, mirrored = rest
         samples, count = features.shape
         before, own = 0 if position is None else 3, 0 if codes is None else codes.shape[1]
-        out = torch.empty(before + count + 3 + degree**2 + own, samples, device=features.device)
+        harmonics = degree**2 * (plain + mirrored)
+        out = torch.empty(before + count + 3 + harmonics + own, samples, device=features.device)
         if samples:
             _forward[(triton.cdiv(samples, _BLOCK),)](
                 features if position is None else position.contiguous(), features, *features.stride(), gradient,
                 *gradient.stride(), direction, packed.ray, direction if codes is None else codes, out, samples, SHORTEST,
-                POSITION=position is not None, FEATURES=count, DEGREE=degree, CODES=own, REFLECT=reflect,
+                POSITION=position is not None, FEATURES=count, DEGREE=degree, CODES=own, PLAIN=plain, MIRRORED=mirrored,
                 BLOCK=_BLOCK,
             )  # fmt: skip
         ctx.save_for_backward(gradient, direction, *packed)
-        ctx.place = before, count, own, degree, reflect
+        ctx.place = before, count, own, degree, plain, mirrored
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, to_out: Tensor) -> tuple[Tensor | None, ...]:
         gradient, direction, ray, starts, counts = ctx.saved_tensors
-        before, count, own, degree, reflect = ctx.place
+        before, count, own, degree, plain, mirrored = ctx.place
         to_gradient = torch.empty(3, len(gradient), device=gradient.device)
         to_out = to_out.contiguous()
         if len(gradient):
             _backward[(triton.cdiv(len(gradient), _BLOCK),)](
                 gradient, *gradient.stride(), direction, ray, to_out[before + count :], to_gradient, len(gradient), SHORTEST,
-                DEGREE=degree, REFLECT=reflect, BLOCK=_BLOCK,
+                DEGREE=degree, PLAIN=plain, MIRRORED=mirrored, BLOCK=_BLOCK,
             )  # fmt: skip
         to_codes = None
         if own:
@@ -79,7 +80,7 @@ class _ColourInputs(torch.autograd.Function):
                     to_out[-own:], len(gradient), starts.contiguous(), counts.contiguous(), to_codes, len(starts), CODES=own,
                     RAYS=_RAYS, LANES=_LANES, num_warps=1,
                 )  # fmt: skip
-        return to_out[before : before + count].T, to_gradient.T, to_codes, *[None] * 5
+        return to_out[before : before + count].T, to_gradient.T, to_codes, *[None] * 6
 
 
 @triton.jit
@@ -105,7 +106,7 @@ def _direction(direction_ptr, ray_ptr, sample, ok):
 def _forward(
     position_ptr, features_ptr, feature_row, feature_column, gradient_ptr, gradient_row, gradient_axis, direction_ptr, ray_ptr,
     codes_ptr, out_ptr, samples, SHORTEST, POSITION: tl.constexpr, FEATURES: tl.constexpr, DEGREE: tl.constexpr,
-    CODES: tl.constexpr, REFLECT: tl.constexpr, BLOCK: tl.constexpr,
+    CODES: tl.constexpr, PLAIN: tl.constexpr, MIRRORED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     ok = sample < samples
@@ -124,17 +125,18 @@ def _forward(
     tl.store(place, nx, mask=ok)
     tl.store(place + stride, ny, mask=ok)
     tl.store(place + 2 * stride, nz, mask=ok)
+    place += 3 * stride
     if DEGREE > 0:
         x, y, z = _direction(direction_ptr, ray_ptr, sample, ok)
-        if REFLECT:
+        if PLAIN:
+            store_harmonics(place, stride, x, y, z, ok, DEGREE)
+            place += DEGREE * DEGREE * stride
+        if MIRRORED:
             twice = 2.0 * (x * nx + y * ny + z * nz)
-            x -= twice * nx
-            y -= twice * ny
-            z -= twice * nz
-        store_harmonics(place + 3 * stride, stride, x, y, z, ok, DEGREE)
+            store_harmonics(place, stride, x - twice * nx, y - twice * ny, z - twice * nz, ok, DEGREE)
+            place += DEGREE * DEGREE * stride
     if CODES > 0:
         code = codes_ptr + CODES * tl.load(ray_ptr + sample, mask=ok, other=0).to(tl.int32)
-        place += (3 + DEGREE * DEGREE) * stride
         for _ in range(CODES):
             tl.store(place, tl.load(code, mask=ok), mask=ok)
             place += stride
@@ -144,7 +146,7 @@ def _forward(
 @triton.jit
 def _backward(
     gradient_ptr, gradient_row, gradient_axis, direction_ptr, ray_ptr, to_normal_ptr, to_gradient_ptr, samples, SHORTEST,
-    DEGREE: tl.constexpr, REFLECT: tl.constexpr, BLOCK: tl.constexpr,
+    DEGREE: tl.constexpr, PLAIN: tl.constexpr, MIRRORED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Through `n = g / max(|g|, SHORTEST)`: the part of the normal's gradient across n, over that length."""
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -154,11 +156,12 @@ def _backward(
     ux = tl.load(to_normal_ptr + sample, mask=ok, other=0.0)
     uy = tl.load(to_normal_ptr + stride + sample, mask=ok, other=0.0)
     uz = tl.load(to_normal_ptr + 2 * stride + sample, mask=ok, other=0.0)
-    if REFLECT:
+    if MIRRORED:
+        first = 3 + DEGREE * DEGREE if PLAIN else 3
         x, y, z = _direction(direction_ptr, ray_ptr, sample, ok)
         twice = 2.0 * (x * nx + y * ny + z * nz)
         mirrored = x - twice * nx, y - twice * ny, z - twice * nz
-        vx, vy, vz = pull_harmonics(to_normal_ptr + 3 * stride + sample, stride, *mirrored, ok, DEGREE)
+        vx, vy, vz = pull_harmonics(to_normal_ptr + first * stride + sample, stride, *mirrored, ok, DEGREE)
         pulled = 2.0 * (vx * nx + vy * ny + vz * nz)
         ux -= twice * vx + pulled * x
         uy -= twice * vy + pulled * y
