@@ -25,6 +25,7 @@ from nsr.ablation import Ablation, read_ablation
 from nsr.cli import main_exit
 from nsr.config import Config, ever_positive, resolve
 from nsr.errors import ConfigError
+from nsr.gpus import SHARE
 from nsr.job import Job, running
 from nsr.provenance import hash_json, write_json, write_text
 from nsr.report.ablation import statistics_of, to_markdown
@@ -98,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
     for device in devices:
         waiting.put(device)
     print("\t".join(_HEAD), flush=True)
-    with ProcessPoolExecutor(len(devices), context, _settle, (waiting,)) as pool:
+    with ProcessPoolExecutor(len(devices), context, _settle, (waiting, args.share)) as pool:
         futures = {pool.submit(measured, run): run for run in runs}
         for done in as_completed(futures):
             print(as_line(row_of(futures[done], done)), flush=True)
@@ -142,9 +143,9 @@ def _devices() -> list[str]:
     return visible_gpus() if torch.cuda.is_available() else [""]
 
 
-def _settle(waiting: multiprocessing.Queue[str]) -> None:
-    """Give a fresh process its GPU, before it imports torch's CUDA side."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = waiting.get()
+def _settle(waiting: multiprocessing.Queue[str], share: int) -> None:
+    """Give a fresh process its GPU, before it imports torch's CUDA side, and the number of those that it is on it with."""
+    os.environ["CUDA_VISIBLE_DEVICES"], os.environ[SHARE] = waiting.get(), str(share)
 
 
 def row_of(run: Run, done: Future[dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import queue
 import shutil
 
 import numpy as np
@@ -13,6 +15,7 @@ from benchmarks import variants
 from nsr.cli import run
 from nsr.config import section
 from nsr.data.raw import Points
+from nsr.gpus import SHARE, claim
 from nsr.scene.scene import load_scene, save_points
 from tests.unit.programs import the_error
 from tests.unit.training_scene import quick_config
@@ -96,6 +99,22 @@ def test_mistakes_are_found_before_the_first_run(ablation, trained, tmp_path, ca
     the_error(capsys.readouterr().err, ("stepps",))
     assert call(ablation, trained, tmp_path / "out", "--share", "0") == 2
     the_error(capsys.readouterr().err, ("--share 0", "1 or more"))
+
+
+def test_runs_that_share_a_gpu_take_places_and_not_the_whole(monkeypatch, tmp_path):
+    for name in ("CUDA_VISIBLE_DEVICES", SHARE):
+        monkeypatch.setenv(name, "")
+    waiting = queue.Queue()
+    for device in ("1", "1"):
+        waiting.put(device)
+    slots = []
+    for _ in range(2):
+        variants._settle(waiting, 2)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+        slots += claim(["GPU-1"], folder=tmp_path)  # of the whole GPU, the second would wait for the first
+    assert [slot.share for slot in slots] == [2, 2]
+    for slot in slots:
+        slot.release()
 
 
 def test_scenes_of_one_name_are_refused(ablation, trained, tmp_path, capsys):
