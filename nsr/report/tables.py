@@ -312,7 +312,7 @@ def number(value: Any, digits: int) -> str:
 
 
 def to_text(rows: Sequence[Row]) -> str:
-    """The short table in plain text, columns aligned; a reason stands under the row it belongs to.
+    """The short table in plain text, columns aligned; a reason stands once, under the row or the rows of a run that it belongs to.
 
     Args:
         rows: of `summary_rows`, or of the TSV read back.
@@ -326,10 +326,10 @@ def to_text(rows: Sequence[Row]) -> str:
     ]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = []
-    for line, row in zip([head, *body], [{}, *rows], strict=True):
+    for line, row, below in zip([head, *body], [{}, *rows], [*rows, {}], strict=True):
         cells = [c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
-        if "reason" in row:
+        if "reason" in row and any(row[key] != below.get(key) for key in ("dataset", "scene", "method", "reason")):
             lines.append(f"    {' '.join(row['reason'].split())}")
     if any(mark(row, c) for row in rows for c in columns):
         lines.append("* measured on training views")

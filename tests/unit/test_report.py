@@ -161,6 +161,9 @@ def test_failed_run_is_listed_with_the_reason_of_its_log(made):
     assert "train: few rays" in Page(text).text
     assert "training diverged at step 600; lower the rate" in Page(text).text
     assert "1 run with a failed stage" in Page(text).text
+    lines = to_text(rows).splitlines()
+    reason = [number for number, line in enumerate(lines) if "training diverged" in line]
+    assert reason == [7], "once, under both surfaces of the run: a head, four good rows, two failed ones"
 
 
 def test_training_views_are_named_even_if_the_evaluation_says_held_out(made):
