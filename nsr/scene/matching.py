@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nsr.config import TriangulateConfig
-from nsr.conventions import Array, pixel_rays, project
+from nsr.conventions import Array, camera_centres, pixel_rays, project
 from nsr.errors import DataError
 from nsr.scene.rays import angles_apart
 from nsr.scene.scene import Scene, View
@@ -19,7 +19,8 @@ from nsr.scene.scene import Scene, View
 if TYPE_CHECKING:
     import pycolmap
 
-_ROWS = 1024  # features compared at once, which bounds memory
+_PAIRS = 1 << 18  # pairs of features compared at once, which bounds memory
+_EVEN = 0.2  # radians, the widest range of angles over which their change is even enough to go by
 _MAX_DISTANCE = 0.7  # between descriptors of length 1, COLMAP's default
 _NEAR = 1e-2  # unit frame; a camera within the ball sees nothing nearer
 
@@ -102,14 +103,15 @@ def match(
     import pycolmap
 
     w2c = scene.unit_w2c(views)
+    centres = camera_centres(w2c)
     pairs = view_pairs(w2c, config.neighbours, config.max_pair_angle)
     with pycolmap.Database.open(database) as opened:
         features = [_features(opened, ids[view.name], view, pose) for view, pose in zip(views, w2c, strict=True)]
 
         def work(pair: tuple[int, int]) -> NDArray[np.uint32]:
             one, two = features[pair[0]], features[pair[1]]
-            forward = band_matches(one, two, views[pair[1]].K, w2c[pair[1]], config)
-            back = band_matches(two, one, views[pair[0]].K, w2c[pair[0]], config)
+            forward = band_matches(one, two, centres[pair[0]], views[pair[1]].K, w2c[pair[1]], config)
+            back = band_matches(two, one, centres[pair[1]], views[pair[0]].K, w2c[pair[0]], config)
             mine = np.flatnonzero(forward >= 0)
             mutual = mine[back[forward[mine]] == mine]
             return np.stack([one.row[mutual], two.row[forward[mutual]]], axis=1).astype(np.uint32)
@@ -126,44 +128,80 @@ def match(
     return len(pairs), sum(map(len, found))
 
 
-def band_matches(one: Features, two: Features, K: Array, w2c: Array, config: TriangulateConfig) -> NDArray[np.int64]:
+def band_matches(
+    one: Features, two: Features, centre: Array, K: Array, w2c: Array, config: TriangulateConfig
+) -> NDArray[np.int64]:
     """For each feature of a view the best one (N,) of another where it may lie, -1 for none or an ambiguous one.
 
     A point of the ball on a line of sight lies on a chord, which the other view sees as a segment of the epipolar line:
     only features within `max_epipolar` px of it are compared, so that the ratio test (Lowe 2004) is between few.
 
     Args:
-        K: (3, 3), w2c: (4, 4) unit frame, of the other view.
+        centre: (3,) of the first camera. K: (3, 3), w2c: (4, 4) of the other view. Both in the unit frame.
     """
     best = np.full(len(one.row), -1, dtype=np.int64)
-    if not len(two.row):
-        return best
     start, front = project(K, w2c, one.near)
     end, behind = project(K, w2c, one.far)
     along = end - start
-    length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-    along = along / length
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    usable = np.flatnonzero((front > 0) & (behind > 0))
-    reach = config.max_epipolar
-    # Lines as rows of (a, b, c), features as columns (x, y, 1): products of float32 matrices, exact to 0.001 px.
-    lines = [
-        np.concatenate([normal, -(normal * start).sum(1, keepdims=True)], axis=1, dtype=np.float32) for normal in (across, along)
-    ]
-    places = np.concatenate([two.place, np.ones((len(two.place), 1))], axis=1, dtype=np.float32).T
-    for rows in np.array_split(usable, -(-len(usable) // _ROWS)) if len(usable) else ():
-        offset, ahead = (line[rows] @ places for line in lines)
-        near = (np.abs(offset) <= reach) & (ahead >= -reach) & (ahead <= (length[rows] + reach).astype(np.float32))
-        likeness = np.where(near, one.descriptor[rows] @ two.descriptor.T, np.float32(-1))
-        first = likeness.argmax(1)
-        index = np.arange(len(rows))
-        top = likeness[index, first]
-        likeness[index, first] = -1.0
-        # Of unit vectors: |a - b|^2 = 2 - 2 a.b; what rounding leaves of equal ones must not decide.
-        distance, next_one = (np.sqrt(np.maximum(2 - 2 * value, 1e-5)) for value in (top, likeness.max(1)))
-        good = (top > 0) & (distance <= _MAX_DISTANCE) & (distance <= config.max_ratio * next_one)
-        best[rows[good]] = first[good]
+    length = np.maximum(np.linalg.norm(along, axis=1), 1e-9)
+    along /= length[:, None]
+    usable, reach = (front > 0) & (behind > 0), config.max_epipolar
+    found = []
+    for mine, theirs in _near_planes(one, two, centre, K, w2c, reach):
+        from_start = two.place[theirs] - start[mine]
+        ahead = (from_start * along[mine]).sum(1)
+        offset = np.abs(from_start[:, 0] * along[mine, 1] - from_start[:, 1] * along[mine, 0])
+        near = usable[mine] & (offset <= reach) & (ahead >= -reach) & (ahead <= length[mine] + reach)
+        mine, theirs = mine[near], theirs[near]
+        found.append((mine, theirs, np.einsum("pd,pd->p", one.descriptor[mine], two.descriptor[theirs])))
+    if not found:
+        return best
+    mine, theirs, likeness = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((theirs, -likeness, mine))
+    mine, theirs, likeness = mine[order], theirs[order], likeness[order]
+    first = np.flatnonzero(np.diff(mine, prepend=-1))
+    alone = np.append(first[1:], len(mine)) - first == 1
+    next_one = np.where(alone, np.float32(-1), likeness[np.minimum(first + 1, len(mine) - 1)])
+    # Of unit vectors: |a - b|^2 = 2 - 2 a.b; what rounding leaves of equal ones must not decide.
+    distance, next_distance = (np.sqrt(np.maximum(2 - 2 * value, 1e-5)) for value in (likeness[first], next_one))
+    good = (likeness[first] > 0) & (distance <= _MAX_DISTANCE) & (distance <= config.max_ratio * next_distance)
+    best[mine[first[good]]] = theirs[first[good]]
     return best
+
+
+def _near_planes(
+    one: Features, two: Features, centre: Array, K: Array, w2c: Array, reach: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of features, among them all whose epipolar line passes within `reach` px, some at a time.
+
+    A line of sight and the line through both cameras span a half plane, the same one in either view: sorted by its angle,
+    the features near a line are neighbours. How far its angle may differ follows from how fast it changes from pixel to
+    pixel, doubled as the change is not even; next to the epipole, where it is anything, nothing is left out.
+    """
+    count = len(one.row)
+    if not count or not len(two.row):
+        return
+    baseline = centre - camera_centres(w2c[None])[0]
+    across = np.linalg.svd(baseline[None])[2][1:]  # two directions at right angles to it
+
+    def angle(place: Array) -> Array:
+        sideways = pixel_rays(K, w2c, place)[1] @ across.T
+        return np.arctan2(sideways[:, 1], sideways[:, 0])
+
+    sideways = (one.far - one.near) @ across.T
+    mine, theirs = np.arctan2(sideways[:, 1], sideways[:, 0]), angle(two.place)
+    turns = [angle(two.place + step) - angle(two.place - step) for step in 0.5 * np.eye(2)]
+    change = np.hypot(*(np.abs((turn + np.pi) % (2 * np.pi) - np.pi) for turn in turns))
+    width = 2 * reach * change
+    width[(width > _EVEN) | (np.linalg.norm(baseline) < _NEAR)] = np.pi
+    order = np.argsort(mine, kind="stable")
+    ring = np.concatenate([mine[order] + turn for turn in (-2 * np.pi, 0.0, 2 * np.pi)])
+    first = np.searchsorted(ring, theirs - width)
+    many = np.minimum(np.searchsorted(ring, theirs + width, side="right") - first, count)
+    for part in np.split(np.arange(len(theirs)), np.flatnonzero(np.diff(np.cumsum(many) // _PAIRS)) + 1):
+        row = np.repeat(part, many[part])
+        within = np.arange(len(row)) - np.repeat(np.cumsum(many[part]) - many[part], many[part])
+        yield order[(first[row] + within) % count], row
 
 
 def _features(database: pycolmap.Database, image: int, view: View, w2c: Array) -> Features:

@@ -13,11 +13,11 @@ import torch
 import trimesh
 
 from nsr.config import PrepareConfig, TriangulateConfig
-from nsr.conventions import project
+from nsr.conventions import camera_centres, project
 from nsr.data.neus import read_neus
 from nsr.data.raw import Points
 from nsr.errors import ConfigError, DataError
-from nsr.scene.matching import Features, band_matches, view_pairs
+from nsr.scene.matching import Features, _near_planes, band_matches, view_pairs
 from nsr.scene.prepare import prepare
 from nsr.scene.scene import load_scene, save_scene, with_points
 from nsr.scene.triangulate import chosen, seen_from, track_angles, triangulate_scene
@@ -103,17 +103,45 @@ def test_matches_are_those_of_true_points_among_many_alike():
     descriptor /= np.linalg.norm(descriptor, axis=1, keepdims=True)
     order = rng.permutation(60)
     one, two = (features(view, points[o], descriptor[o]) for view, o in zip(views, (np.arange(60), order), strict=True))
-    found = band_matches(one, two, views[1].K, w2c[1], TriangulateConfig(max_epipolar=0.5))
+    centre = camera_centres(w2c)[0]
+    found = band_matches(one, two, centre, views[1].K, w2c[1], TriangulateConfig(max_epipolar=0.5))
     matched = found >= 0
     assert (order[found[matched]] == np.flatnonzero(matched)).all()
     assert matched[1::2].all()
     assert matched[::2].sum() > 15
     # Without the chord's help none of those alike is told from the others.
-    free = band_matches(one, two, views[1].K, w2c[1], TriangulateConfig(max_epipolar=1e4))
+    free = band_matches(one, two, centre, views[1].K, w2c[1], TriangulateConfig(max_epipolar=1e4))
     assert (free[::2] == -1).all()
     nothing = Features(*(part[:0] for part in two))
-    assert (band_matches(one, nothing, views[1].K, w2c[1], TriangulateConfig()) == -1).all()
-    assert len(band_matches(nothing, two, views[1].K, w2c[1], TriangulateConfig())) == 0
+    assert (band_matches(one, nothing, centre, views[1].K, w2c[1], TriangulateConfig()) == -1).all()
+    assert len(band_matches(nothing, two, centre, views[1].K, w2c[1], TriangulateConfig())) == 0
+
+
+@pytest.mark.parametrize(
+    "moved", [(0.9, 0.2, 0.1), (0.02, -0.01, 0.8), (0.0, 0.0, 0.0)], ids=["sideways", "forward", "not at all"]
+)
+def test_no_feature_near_an_epipolar_line_is_left_out(moved):
+    """Against all pairs, also where the epipole lies in the picture, among features that crowd around it."""
+    rng = np.random.default_rng(6)
+    other = np.eye(4)
+    other[2, 3] = 2.5
+    first = other.copy()
+    first[:3, 3] -= moved
+    views = [make_view(name, pose, 640, 480, 500.0) for name, pose in (("one", first), ("two", other))]
+    points = np.concatenate([rng.uniform(-0.5, 0.5, (300, 3)), [0.065, -0.0325, 0.1] + rng.normal(0, 0.004, (100, 3))])
+    one, two = (features(view, points, np.ones((400, 128), np.float32)) for view in views)
+    two = two._replace(place=two.place + rng.uniform(-3, 3, (400, 2)))
+    start, end = (project(views[1].K, other, part)[0] for part in (one.near, one.far))
+    across = (end - start)[:, ::-1] * [-1, 1] / np.maximum(np.linalg.norm(end - start, axis=1, keepdims=True), 1e-9)
+    offset = np.abs(((two.place[None] - start[:, None]) * across[:, None]).sum(2))
+    found = np.zeros((400, 400), dtype=int)
+    for mine, theirs in _near_planes(one, two, camera_centres(first[None])[0], views[1].K, other, 2.0):
+        np.add.at(found, (mine, theirs), 1)
+    along = (end - start) / np.maximum(np.linalg.norm(end - start, axis=1, keepdims=True), 1e-9)
+    ahead = ((two.place[None] - start[:, None]) * along[:, None]).sum(2)
+    assert found.max() == 1, "no pair twice"
+    assert found[(offset <= 2.0) & (ahead >= -2.0)].all(), "what lies behind the chord is not compared"
+    assert moved[0] != 0.9 or found.mean() < 0.2, "and most others are"
 
 
 def features(view, points, descriptor):
