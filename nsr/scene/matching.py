@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PAIRS = 1 << 18  # pairs of features compared at once, which bounds memory
 _EVEN = 0.2  # radians, the widest range of angles over which their change is even enough to go by
 _MAX_DISTANCE = 0.7  # between descriptors of length 1, COLMAP's default
-_NEAR = 1e-2  # unit frame; a camera within the ball sees nothing nearer
+_NEAR = 1e-2  # unit frame; a camera within the ball sees nothing nearer, and cameras nearer to each other span no planes
 
 
 def extract(database: Path, scene: Scene, views: Sequence[View], config: TriangulateConfig, threads: int) -> dict[str, int]:
@@ -184,13 +184,15 @@ def _near_planes(
     baseline = centre - camera_centres(w2c[None])[0]
     across = np.linalg.svd(baseline[None])[2][1:]  # two directions at right angles to it
 
-    def angle(place: Array) -> Array:
-        sideways = pixel_rays(K, w2c, place)[1] @ across.T
-        return np.arctan2(sideways[:, 1], sideways[:, 0])
+    def angle(direction: Array) -> Array:
+        x, y = across @ direction.T
+        return np.arctan2(y, x)
 
-    sideways = (one.far - one.near) @ across.T
-    mine, theirs = np.arctan2(sideways[:, 1], sideways[:, 0]), angle(two.place)
-    turns = [angle(two.place + step) - angle(two.place - step) for step in 0.5 * np.eye(2)]
+    def angle_at(place: Array) -> Array:
+        return angle(pixel_rays(K, w2c, place)[1])
+
+    mine, theirs = angle(one.far - one.near), angle_at(two.place)
+    turns = [angle_at(two.place + step) - angle_at(two.place - step) for step in 0.5 * np.eye(2)]
     change = np.hypot(*(np.abs((turn + np.pi) % (2 * np.pi) - np.pi) for turn in turns))
     width = 2 * reach * change
     width[(width > _EVEN) | (np.linalg.norm(baseline) < _NEAR)] = np.pi

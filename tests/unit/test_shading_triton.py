@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from nsr.kernels.packed import Packed
-from nsr.kernels.shading import colour_inputs, harmonics_width
+from nsr.kernels.shading import colour_inputs
 
 pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAMPLES, RAYS, CODES = 41, 7, 5
+TIMES = {"view": 1, "mirrored": 1, "both": 2}  # that there are harmonics
 
 
 def arrays(kind, features):
-    """Position, features, gradient, directions, codes in `kind`, rays, and the gradient by the result , more columns than there are."""
+    """Position, features, gradient, directions, codes in `kind`, rays, and the gradient by the result of 43 + features columns or fewer."""
     generator = torch.Generator().manual_seed(3)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(DEVICE, kind)  # noqa: E731
     position, given, gradient, direction = draw(SAMPLES, 3), draw(SAMPLES, features), draw(SAMPLES, 3), draw(RAYS, 3)
@@ -43,7 +44,7 @@ def test_values_and_gradients(features, degree, position, turned, codes, directi
     options = {"features": features, "degree": degree, "position": position, "codes": codes, "directions": directions}
     ours = evaluated("triton", torch.float32, turned=turned, **options)
     theirs = evaluated("reference", torch.float64, **options)
-    assert ours[0].shape == (SAMPLES, 3 * position + features + 3 + harmonics_width(degree, directions) + CODES * codes)
+    assert ours[0].shape == (SAMPLES, 3 * position + features + 3 + TIMES[directions] * degree**2 + CODES * codes)
     torch.testing.assert_close(ours[0].double(), theirs[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours[1].double(), theirs[1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours[2].double(), theirs[2], rtol=1e-4, atol=2e-5)
@@ -87,18 +88,9 @@ def test_no_samples():
     codes = torch.ones(3, 2, device=DEVICE, requires_grad=True)
     features = torch.empty(0, 5, device=DEVICE)
     for directions in ("view", "both"):
-        out = colour_inputs(
-            empty,
-            features,
-            empty,
-            torch.eye(3, device=DEVICE),
-            packed,
-            degree=2,
-            codes=codes,
-            directions=directions,
-            backend="triton",
-        )
-        assert out.shape == (0, 3 + 5 + 3 + harmonics_width(2, directions) + 2)
+        options = {"degree": 2, "codes": codes, "directions": directions, "backend": "triton"}
+        out = colour_inputs(empty, features, empty, torch.eye(3, device=DEVICE), packed, **options)
+        assert out.shape == (0, 3 + 5 + 3 + TIMES[directions] * 4 + 2)
         assert torch.autograd.grad(out.sum(), codes)[0].tolist() == [[0, 0]] * 3
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -10,16 +10,9 @@ from nsr.kernels.backend import choose
 from nsr.kernels.gpu import require_triton
 from nsr.kernels.packed import Packed
 from nsr.kernels.shading import reference
-from nsr.kernels.shading.reference import spherical_harmonics
+from nsr.kernels.shading.reference import Directions, harmonics_width, spherical_harmonics
 
 __all__ = ["Directions", "colour_inputs", "harmonics_width", "spherical_harmonics"]
-
-Directions = Literal["view", "mirrored", "both"]
-
-
-def harmonics_width(degree: int, directions: Directions) -> int:
-    """Columns of the harmonics, `degree` bands of each direction."""
-    return degree**2 * (2 if directions == "both" else 1)
 
 
 def _triton(position: Tensor | None, features: Tensor, *rest: Any, **options: Any) -> Tensor:

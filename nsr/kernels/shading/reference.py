@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,12 @@ from torch import Tensor
 from nsr.kernels.packed import Packed
 
 SHORTEST = 1e-6  # shorter gradients are divided by this
+Directions = Literal["view", "mirrored", "both"]
+
+
+def harmonics_width(degree: int, directions: Directions) -> int:
+    """Columns of the harmonics, `degree` bands of each direction."""
+    return degree**2 * (2 if directions == "both" else 1)
 
 
 def spherical_harmonics(direction: Tensor, degree: int) -> Tensor:
@@ -54,7 +61,7 @@ def colour_inputs(
     *,
     degree: int,
     codes: Tensor | None = None,
-    directions: str = "view",
+    directions: Directions = "view",
 ) -> Tensor:
     """See `nsr.kernels.shading.colour_inputs`."""
     normal = torch.nn.functional.normalize(gradient, dim=1, eps=SHORTEST)

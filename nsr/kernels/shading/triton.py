@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nsr.kernels.gpu import interpreted
 from nsr.kernels.packed import Packed
-from nsr.kernels.shading.reference import SHORTEST
+from nsr.kernels.shading.reference import SHORTEST, Directions, harmonics_width
 from nsr.kernels.shading.triton_device import pull_harmonics, store_harmonics
 
 # The interpreter's time goes by operations, not by samples.
@@ -32,11 +32,11 @@ def colour_inputs(
     *,
     degree: int,
     codes: Tensor | None = None,
-    directions: str = "view",
+    directions: Directions = "view",
 ) -> Tensor:
     """See `nsr.kernels.shading.colour_inputs`; rows whose `ray` is no row of `direction` must not exist."""
     own = None if codes is None else codes.float().contiguous()
-    fixed = position, direction.contiguous(), packed, degree, directions != "mirrored", directions != "view"
+    fixed = position, direction.contiguous(), packed, degree, directions
     out: Tensor = _ColourInputs.apply(features.float(), gradient.float(), own, *fixed)
     return out.T
 
@@ -44,33 +44,33 @@ def colour_inputs(
 class _ColourInputs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, gradient: Tensor, codes: Tensor | None, *rest: Any) -> Tensor:
-        position, direction, packed, degree, plain, mirrored = rest
+        position, direction, packed, degree, directions = rest
         samples, count = features.shape
         before, own = 0 if position is None else 3, 0 if codes is None else codes.shape[1]
-        harmonics = degree**2 * (plain + mirrored)
-        out = torch.empty(before + count + 3 + harmonics + own, samples, device=features.device)
+        columns = before + count + 3 + harmonics_width(degree, directions) + own
+        out = torch.empty(columns, samples, device=features.device)
         if samples:
             _forward[(triton.cdiv(samples, _BLOCK),)](
                 features if position is None else position.contiguous(), features, *features.stride(), gradient,
                 *gradient.stride(), direction, packed.ray, direction if codes is None else codes, out, samples, SHORTEST,
-                POSITION=position is not None, FEATURES=count, DEGREE=degree, CODES=own, PLAIN=plain, MIRRORED=mirrored,
-                BLOCK=_BLOCK,
+                POSITION=position is not None, FEATURES=count, DEGREE=degree, CODES=own,
+                PLAIN=directions != "mirrored", MIRRORED=directions != "view", BLOCK=_BLOCK,
             )  # fmt: skip
         ctx.save_for_backward(gradient, direction, *packed)
-        ctx.place = before, count, own, degree, plain, mirrored
+        ctx.place = before, count, own, degree, directions
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, to_out: Tensor) -> tuple[Tensor | None, ...]:
         gradient, direction, ray, starts, counts = ctx.saved_tensors
-        before, count, own, degree, plain, mirrored = ctx.place
+        before, count, own, degree, directions = ctx.place
         to_gradient = torch.empty(3, len(gradient), device=gradient.device)
         to_out = to_out.contiguous()
         if len(gradient):
             _backward[(triton.cdiv(len(gradient), _BLOCK),)](
                 gradient, *gradient.stride(), direction, ray, to_out[before + count :], to_gradient, len(gradient), SHORTEST,
-                DEGREE=degree, PLAIN=plain, MIRRORED=mirrored, BLOCK=_BLOCK,
+                DEGREE=degree, PLAIN=directions != "mirrored", MIRRORED=directions != "view", BLOCK=_BLOCK,
             )  # fmt: skip
         to_codes = None
         if own:
@@ -80,7 +80,7 @@ class _ColourInputs(torch.autograd.Function):
                     to_out[-own:], len(gradient), starts.contiguous(), counts.contiguous(), to_codes, len(starts), CODES=own,
                     RAYS=_RAYS, LANES=_LANES, num_warps=1,
                 )  # fmt: skip
-        return to_out[before : before + count].T, to_gradient.T, to_codes, *[None] * 6
+        return to_out[before : before + count].T, to_gradient.T, to_codes, *[None] * 5
 
 
 @triton.jit
