@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.timing import benchmark_parser, preset, require_gpu
+from benchmarks.timing import benchmark_parser, preset, require_gpu, triangulated_points
 from nsr.cli import main_exit
 from nsr.errors import DeviceUnavailable, NsrError
 from nsr.gpus import FOLDER, SHARE
@@ -90,7 +90,10 @@ def _train(args: argparse.Namespace, folder: Path, gpus: Sequence[str], jobs: in
     with sampled() as samples:
         started = []
         for job in range(jobs):
-            command = [sys.executable, _ROOT / "scripts/train.py", "--scene", args.scene[job % len(args.scene)]]
+            scene = args.scene[job % len(args.scene)]
+            points = triangulated_points(scene)
+            command = [sys.executable, _ROOT / "scripts/train.py", "--scene", scene]
+            command += ["--points", points] if points is not None else []
             command += ["--out", folder / f"job{job}", "--device", "cuda", "--threads", str(threads)]
             command += ["--log", folder / f"job{job}.log", "--config", preset(args.method)]
             words = [*map(str, command), f"train.seed={1 + job // len(args.scene)}", *args.set, *more]

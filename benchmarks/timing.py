@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nsr.config import ever_positive
 from nsr.errors import BackendUnavailable, ConfigError, DeviceUnavailable
 
 if TYPE_CHECKING:
     import torch
+
+    from nsr.config import Config
+    from nsr.scene.scene import Scene
 
 _METHODS = Path(__file__).resolve().parents[1] / "config" / "methods"
 _FLUSH_BYTES = 1 << 28  # several times the largest L2 cache
@@ -78,6 +82,22 @@ def preset(name: str) -> Path:
     if not path.is_file():
         raise ConfigError(f"no preset '{name}'; there are {', '.join(sorted(path.stem for path in _METHODS.glob('*.yaml')))}")
     return path
+
+
+def triangulated_points(scene: Path) -> Path | None:
+    """The sparse points that the workflow left beside a prepared scene's folder."""
+    from nsr.scene.scene import POINTS_FILE
+
+    path = scene.parent / "points" / POINTS_FILE
+    return path if path.is_file() else None
+
+
+def training_scene(folder: Path, config: Config) -> Scene:
+    """A prepared scene as the workflow gives it to training: with the triangulated points where the settings want some."""
+    from nsr.scene.scene import load_scene, with_points
+
+    scene, points = load_scene(folder), triangulated_points(folder)
+    return with_points(scene, points) if points is not None and ever_positive(config.train.loss.points) else scene
 
 
 def timing_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

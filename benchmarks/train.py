@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.timing import benchmark_parser, preset, require_gpu
+from benchmarks.timing import benchmark_parser, preset, require_gpu, training_scene
 from nsr.cli import main_exit
 from nsr.config import resolve
 from nsr.errors import ConfigError
@@ -54,7 +54,6 @@ def main(args: argparse.Namespace) -> None:
     device = require_gpu()
     import torch
 
-    from nsr.scene.scene import load_scene
     from nsr.train.loop import Trainer, train_scene
 
     config = resolve([preset(args.method)], args.set)
@@ -65,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
         torch.cuda.set_per_process_memory_fraction(min(args.memory * 1e9 / total, 1.0))
     imported = time.perf_counter() - _START
     with tempfile.TemporaryDirectory() as folder:
-        scene = load_scene(args.scene)
+        scene = training_scene(args.scene, config)
         trainer = Trainer(scene, config, Path(folder), device)
         loaded = time.perf_counter() - _START
         trainer.advance()

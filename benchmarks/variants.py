@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import benchmark_parser, preset
+from benchmarks.timing import benchmark_parser, preset, training_scene
 from nsr.ablation import Ablation, read_ablation
 from nsr.cli import main_exit
-from nsr.config import Config, ever_positive, resolve
+from nsr.config import Config, resolve
 from nsr.errors import ConfigError
 from nsr.gpus import SHARE
 from nsr.job import Job, running
@@ -176,16 +176,12 @@ def _measure(run: Run) -> dict[str, Any]:
     from nsr.evaluate.views import evaluate_views_stage
     from nsr.mesh.stage import mesh_stage
     from nsr.rendering.device import pick_device
-    from nsr.scene.scene import POINTS_FILE, load_scene, with_points
     from nsr.train.loop import train_scene
     from nsr.train.model_file import load_model
     from nsr.train.views import render_scene
 
     torch.set_num_threads(run.threads)
-    device, scene, model = pick_device("auto"), load_scene(run.scene), run.out / "model.pt"
-    triangulated = run.scene.parent / "points" / POINTS_FILE
-    if ever_positive(run.config.train.loss.points) and triangulated.is_file():  # as the workflow does
-        scene = with_points(scene, triangulated)
+    device, scene, model = pick_device("auto"), training_scene(run.scene, run.config), run.out / "model.pt"
     facts = train_scene(scene, run.config, run.out, device)
     found = {"train_seconds": facts["seconds"]} | {key: facts[key] for key in ("psnr_train", "peak_memory_mb")}
     if run.truth is not None:

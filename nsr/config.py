@@ -108,7 +108,7 @@ class MarchConfig:
     grid_warmup: int = 256  # training steps in which all cells are updated
     grid_decay: float = 0.95
     grid_threshold: float = 0.001  # opacity of one step below which a cell is empty
-    ray_chunk: int = 4096  # rays rendered at once outside training
+    ray_chunk: int = 0  # rays rendered at once outside training; 0: as many as suit the device
     backend: Literal["auto", "reference", "triton", "nerfacc"] = "auto"  # "auto": triton on a GPU that can run it, else reference
 
 

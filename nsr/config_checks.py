@@ -48,7 +48,6 @@ _POSITIVE = (
     "train.march.steps",
     "train.march.grid_resolution",
     "train.march.grid_every",
-    "train.march.ray_chunk",
     "train.watchdog.every",
     "train.optim.learning_rate",
     "train.optim.eps",
@@ -67,6 +66,7 @@ _POSITIVE = (
     "evaluate.icp_distance",
 )
 _NOT_NEGATIVE = (
+    "train.march.ray_chunk",
     "triangulate.min_angle",
     "triangulate.peak_threshold",
     "triangulate.max_ratio",

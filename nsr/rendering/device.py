@@ -79,3 +79,11 @@ def peak_memory_mb(device: torch.device) -> float:
 def device_name(device: torch.device) -> str:
     """Name for results: the GPU's model or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def rays_at_once(device: torch.device) -> int:
+    """How many rays to render together: a CPU is fastest while their samples stay in its caches, a GPU when it is full.
+
+    docs/performance.md has the measurements.
+    """
+    return 32768 if device.type == "cuda" else 1024

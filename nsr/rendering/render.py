@@ -11,9 +11,11 @@ from torch import Tensor
 
 from nsr.conventions import Array, pixel_rays
 from nsr.fields.model import SurfaceModel
+from nsr.log import get_logger
 from nsr.rendering.volume import background_colour, draw_samples, render_samples, step_length
 
 Image = NDArray[np.float32]
+_FEWEST_RAYS = 64  # rendered at once where memory is short
 
 
 class RenderedView(NamedTuple):
@@ -35,7 +37,7 @@ class Renderable(Protocol):
 
     Attributes:
         model: the field. occupied: (G, G, G) bool occupancy. march_steps: steps along the cube's diagonal.
-        ray_chunk: rays rendered at once, bounds the memory. march_backend: back end of marching.
+        ray_chunk: rays rendered at once, at most. march_backend: back end of marching.
     """
 
     @property
@@ -66,21 +68,29 @@ class Renderable(Protocol):
 
 @torch.no_grad()
 def render_view(field: Renderable, K: Array, w2c: Array, width: int, height: int) -> RenderedView:
-    """Render a pinhole camera: K (3, 3) pixels, w2c (4, 4) unit frame to camera."""
-    model, occupied, ray_chunk = field.model, field.occupied, field.ray_chunk
-    device = occupied.device
+    """Render a pinhole camera: K (3, 3) pixels, w2c (4, 4) unit frame to camera.
+
+    Where the GPU's memory does not hold the samples of `field.ray_chunk` rays, half as many are tried, and so on.
+
+    Raises:
+        torch.cuda.OutOfMemoryError: it does not hold those of 64 rays either.
+    """
     column, row = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     origins, directions = pixel_rays(K, w2c, np.stack([column, row], axis=-1).reshape(-1, 2))
-    step = step_length(field.march_steps)
-    parts = []
-    for first in range(0, len(origins), ray_chunk):
-        origin = torch.from_numpy(origins[first : first + ray_chunk]).float().to(device)
-        direction = torch.from_numpy(directions[first : first + ray_chunk]).float().to(device)
-        samples = draw_samples(origin, direction, occupied, step, None, backend=field.march_backend)
-        background = background_colour(model, origin, direction, None)
-        out = render_samples(model, origin, direction, samples, step=step, cosine_ratio=1.0, background=background)
-        columns = [out.colour, out.normal, out.depth[:, None], out.opacity[:, None]]
-        parts.append(torch.cat(columns, dim=1).float().cpu())
+    parts: list[Tensor] = []
+    chunk, first = field.ray_chunk, 0
+    while first < len(origins):
+        try:
+            parts.append(_render_rays(field, origins[first : first + chunk], directions[first : first + chunk]))
+            first += chunk
+            continue
+        except torch.cuda.OutOfMemoryError:
+            if chunk <= _FEWEST_RAYS:
+                raise
+        # Only here has the error let go of what the failed rays took.
+        chunk = max(_FEWEST_RAYS, chunk // 2)
+        get_logger().warning("out of GPU memory: rendering %d rays at once from here on", chunk)
+        torch.cuda.empty_cache()
     flat = torch.cat(parts).numpy().reshape(height, width, 8)
     opacity = flat[..., 7]
     solid = opacity >= 0.5
@@ -93,3 +103,14 @@ def render_view(field: Renderable, K: Array, w2c: Array, width: int, height: int
         normal=np.where(solid[..., None], normal / np.maximum(length, 1e-6), 0).astype(np.float32),
         opacity=opacity,
     )
+
+
+def _render_rays(field: Renderable, origins: Array, directions: Array) -> Tensor:
+    """(R, 8) on the CPU of rays (R, 3): colour, normal, depth along the ray, opacity."""
+    model, device = field.model, field.occupied.device
+    origin, direction = (torch.from_numpy(part).float().to(device) for part in (origins, directions))
+    step = step_length(field.march_steps)
+    samples = draw_samples(origin, direction, field.occupied, step, None, backend=field.march_backend)
+    background = background_colour(model, origin, direction, None)
+    out = render_samples(model, origin, direction, samples, step=step, cosine_ratio=1.0, background=background)
+    return torch.cat([out.colour, out.normal, out.depth[:, None], out.opacity[:, None]], dim=1).float().cpu()

@@ -17,6 +17,7 @@ from nsr.conventions import Similarity
 from nsr.errors import CheckpointError, NsrError
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.backend import resolve_backend
+from nsr.rendering.device import rays_at_once
 from nsr.train.checkpoint import CHECKPOINT_VERSION, load_dict, save_atomically
 
 _CHUNK = 1 << 18
@@ -111,7 +112,7 @@ def _trained(data: dict[str, Any], device: torch.device) -> TrainedModel:
         occupied=data["occupied"],
         similarity=Similarity.from_dict(data["similarity"]),
         march_steps=march["steps"],
-        ray_chunk=march["ray_chunk"],
+        ray_chunk=march["ray_chunk"] or rays_at_once(device),
         march_backend=backend,
         info=info,
     )

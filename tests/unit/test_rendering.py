@@ -11,7 +11,7 @@ from nsr.errors import DeviceUnavailable
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.neus.alpha import annealed_cosine, cell_visibility, neus_alpha
 from nsr.rendering import render
-from nsr.rendering.device import pick_device
+from nsr.rendering.device import pick_device, rays_at_once
 from nsr.rendering.render import render_view
 from nsr.rendering.volume import background_colour, draw_samples, render_samples, step_length
 from nsr.train import model_file
@@ -138,6 +138,39 @@ def test_a_model_read_for_triton_renders_and_marches_with_it(trained, monkeypatc
 
 def test_on_a_cpu_a_read_model_marches_with_the_reference(trained):
     assert model_file.load_model(trained / "run" / "model.pt", torch.device("cpu")).march_backend == "reference"
+
+
+def test_a_view_is_the_same_however_many_rays_fit_into_memory(monkeypatch):
+    field = Field(sphere_model())
+    K, w2c = np.array([[30.0, 0, 20], [0, 30, 20], [0, 0, 1]]), np.eye(4)
+    w2c[2, 3] = 2.0
+    expected = render_view(field, K, w2c, 40, 40)
+    whole, tried = render.draw_samples, []
+
+    def small_memory(origin, *rest, **options):
+        tried.append(len(origin))
+        if len(origin) > 300:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return whole(origin, *rest, **options)
+
+    monkeypatch.setattr(render, "draw_samples", small_memory)
+    found = render_view(field, K, w2c, 40, 40)
+    assert tried == [1000, 500, 250, 250, 250, 250, 250, 250, 100]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    monkeypatch.setattr(render, "_FEWEST_RAYS", 400)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        render_view(field, K, w2c, 40, 40)
+
+
+def test_a_device_has_its_own_number_of_rays_unless_the_settings_name_one(trained, tmp_path):
+    path = trained / "run" / "model.pt"
+    assert model_file.load_model(path, torch.device("cpu")).ray_chunk == rays_at_once(torch.device("cpu")) == 1024
+    assert rays_at_once(torch.device("cuda")) > 1024
+    data = torch.load(path, weights_only=True)
+    data["train_config"]["march"]["ray_chunk"] = 77
+    torch.save(data, tmp_path / "model.pt")
+    assert model_file.load_model(tmp_path / "model.pt", torch.device("cpu")).ray_chunk == 77
 
 
 def test_backgrounds():
