@@ -86,4 +86,4 @@ def rays_at_once(device: torch.device) -> int:
 
     docs/performance.md has the measurements.
     """
-    return 32768 if device.type == "cuda" else 1024
+    return 8192 if device.type == "cuda" else 1024
