@@ -3,7 +3,7 @@
 Reads what the stages left under --results for each entry of --runs and writes into OUT: summary.tsv (one row per scene, method
 and surface; full precision), summary.md and summary.tex (the short table), costs.tsv (time and energy of each data set), and index.html (pictures, curves, tables, 3D viewer;
 no other file and no network is needed to look at it). What was not measured is shown as such, and a stage that failed with the
-reason from its log. --compare adds what changed since another report, also as changes.tsv.
+reason from its log. Results that cannot be read are named and end the program with an error. --compare adds what changed since another report, also as changes.tsv.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Write the report and say on stdout where it lies and what it measured."""
+    from nsr.errors import DataError
     from nsr.report.tables import to_text
     from nsr.report.write import PAGE, Options, write_report
 
     options = Options(args.compare, args.published, args.gpu_price)
-    rows = write_report(args.results, args.runs, args.out, args.logs, options)
-    sys.stdout.write(f"{to_text(rows)}\nreport: {args.out / PAGE}\n")
+    written = write_report(args.results, args.runs, args.out, args.logs, options)
+    sys.stdout.write(f"{to_text(written.rows)}\nreport: {args.out / PAGE}\n")
+    if damaged := sorted({str(path) for path in written.damaged}):
+        raise DataError(f"results that cannot be read: {', '.join(damaged)}; delete them and run again, they are made anew")
 
 
 if __name__ == "__main__":

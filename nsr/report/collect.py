@@ -40,10 +40,16 @@ class Surface:
 
 @dataclass(frozen=True)
 class Failure:
-    """A stage that ended with an error. Attributes: stage, its name; reason, the line of its log."""
+    """A stage without a usable result.
+
+    Attributes:
+        stage: its name. reason: the line of its log, or what is wrong with its result.
+        damaged: the file of results that cannot be read, None: the stage itself ended with an error.
+    """
 
     stage: str
     reason: str
+    damaged: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Run:
         prepared: the scene, None if it cannot be read. sfm, train, render, views: the stages' json files.
         curve: rows of `metrics.jsonl` in step order. surfaces: one per kind, always all of `SURFACES`.
         textured: the mesh with texture (`texture/textured.glb`), None if there is none. texture: what its stage wrote (`texture/texture.json`).
-        failures: stages whose log ends in an error. warnings: of logs, of the scene, and of files that cannot be read.
+        failures: stages whose log ends in an error or whose json file cannot be read. warnings: of logs, of the scene, and of files that cannot be read.
         ground_truth: exact mesh named by the runs file, None if it names none.
         seconds: wall-clock time of each stage that was timed.
     """
@@ -121,15 +127,15 @@ def _read_run(results: Path, logs: Path, dataset: str, scene: str, method: str, 
         method=method,
         folder=folder,
         prepared=prepared,
-        sfm=_read_json(folder.parent / "sfm" / "sfm.json", warnings),
-        train=_read_json(folder / "train.json", warnings),
-        render=_read_json(folder / "render" / "render.json", warnings),
-        views=_read_json(folder / "evaluate" / "views.json", warnings),
+        sfm=_read_json(folder.parent / "sfm" / "sfm.json", "sfm", failures),
+        train=_read_json(folder / "train.json", "train", failures),
+        render=_read_json(folder / "render" / "render.json", "render", failures),
+        views=_read_json(folder / "evaluate" / "views.json", "evaluate_views", failures),
         curve=_read_lines(folder / "metrics.jsonl", warnings),
-        surfaces=tuple(_read_surface(folder, kind, warnings) for kind in SURFACES),
+        surfaces=tuple(_read_surface(folder, kind, failures) for kind in SURFACES),
         textured=textured if textured.is_file() else None,
-        texture=_read_json(textured.with_name("texture.json"), warnings),
-        failures=tuple(failures),
+        texture=_read_json(textured.with_name("texture.json"), "texture", failures),
+        failures=tuple(failures),  # after the files above have been read
         warnings=(*(prepared.notes if prepared else ()), *warnings, *logged),
         ground_truth=truth if truth and truth.is_file() else None,
         seconds=_read_benchmarks([logs / "benchmarks" / dataset / scene, logs / "benchmarks" / dataset / scene / method]),
@@ -152,19 +158,19 @@ def _read_scene(folder: Path, warnings: list[str]) -> Scene | None:
         return None
 
 
-def _read_surface(folder: Path, kind: str, warnings: list[str]) -> Surface:
+def _read_surface(folder: Path, kind: str, failures: list[Failure]) -> Surface:
     mesh, samples = folder / f"{kind}.ply", folder / "evaluate" / f"{kind}.npz"
     return Surface(
         kind=kind,
         file=mesh if mesh.is_file() else None,
-        info=_read_json(folder / f"{kind}.json", warnings),
-        evaluation=_read_json(folder / "evaluate" / f"{kind}.json", warnings),
+        info=_read_json(folder / f"{kind}.json", kind, failures),
+        evaluation=_read_json(folder / "evaluate" / f"{kind}.json", f"evaluate_{kind}", failures),
         samples=samples if samples.is_file() else None,
     )
 
 
-def _read_json(path: Path, warnings: list[str]) -> dict[str, Any]:
-    """The object in a JSON file; {} if the file is missing, {} and a warning if it is broken."""
+def _read_json(path: Path, stage: str, failures: list[Failure]) -> dict[str, Any]:
+    """The object in a JSON file of a stage; {} if the file is missing, {} and a failure of the stage if it is broken."""
     if not path.is_file():
         return {}
     try:
@@ -172,7 +178,7 @@ def _read_json(path: Path, warnings: list[str]) -> dict[str, Any]:
         if not isinstance(data, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
-        warnings.append(f"{path.name}: cannot be read ({error})")
+        failures.append(Failure(stage, f"{path}: damaged ({error}); delete it and run again", path))
         return {}
     return data
 

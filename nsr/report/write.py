@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nsr.provenance import write_text
 from nsr.report.collect import collect
@@ -33,14 +34,18 @@ class Options:
     gpu_price: float = 0.0
 
 
-def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None, options: Options | None = None) -> list[Row]:
+class Written(NamedTuple):
+    """What a report says. Attributes: rows, of its table; damaged, files of results that cannot be read."""
+
+    rows: list[Row]
+    damaged: list[Path]
+
+
+def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None, options: Options | None = None) -> Written:
     """Collect every run of the runs file and write tables and page into `out` (made if missing).
 
     Args:
         results, runs, logs: as in `nsr.report.collect.collect`. out: folder of the report. options: further tables.
-
-    Returns:
-        the rows of the table.
 
     Raises:
         DataError: the runs file, the other summary or a file of published numbers cannot be used.
@@ -56,4 +61,4 @@ def write_report(results: Path, runs: Path, out: Path, logs: Path | None = None,
     files |= {} if changed is None else {CHANGES: changes_tsv(changed)}
     for name, text in files.items():
         write_text(out / name, text)
-    return rows
+    return Written(rows, [failure.damaged for run in found for failure in run.failures if failure.damaged is not None])

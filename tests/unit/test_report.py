@@ -88,7 +88,7 @@ def made(tmp_path_factory):
     timing.write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t800\n")
     names = [("demo", scene, "neus") for scene in ("ball", "all", "broken")]
     write_runs(root / "runs.json", *names, ground_truth=str(root / "results" / "truth.ply"))
-    rows = write_report(root / "results", root / "runs.json", root / "report")
+    rows, _ = write_report(root / "results", root / "runs.json", root / "report")
     return root, rows, (root / "report" / "index.html").read_text(encoding="utf-8")
 
 
@@ -208,7 +208,7 @@ def test_hostile_names_stay_text(tmp_path, quick):
     write(folder / "evaluate" / "mesh.json", {**evaluation, "notes": [HOSTILE], HOSTILE: HOSTILE})
     train = json.loads((folder / "train.json").read_text())
     write(folder / "train.json", {**train, "device": HOSTILE})
-    rows = write_report(tmp_path / "results", write_runs(tmp_path / "runs.json", ("demo", scene, "a\tb\nc")), tmp_path / "out")
+    rows, _ = write_report(tmp_path / "results", write_runs(tmp_path / "runs.json", ("demo", scene, "a\tb\nc")), tmp_path / "out")
     page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
     assert not page.errors and not page.open
     assert page.tags.count("script") == 3 + 1 + 2  # ours, the viewer's facts, its two surfaces
@@ -251,7 +251,7 @@ def test_nothing_at_all_is_still_a_page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "piece", ["train.json", "mesh.ply", "evaluate/mesh.npz", "render/0000.png", "render/0000_depth.npz", "../scene/scene.json"]
+    "piece", ["mesh.ply", "evaluate/mesh.npz", "render/0000.png", "render/0000_depth.npz", "../scene/scene.json"]
 )
 def test_a_broken_piece_is_a_warning(tmp_path, quick, piece):
     folder = make_run(tmp_path / "results")
@@ -262,6 +262,29 @@ def test_a_broken_piece_is_a_warning(tmp_path, quick, piece):
     name = Path(piece).name
     assert any(word in warnings for word in (name, name.partition("_")[0].removesuffix(".png"))), warnings
     assert not page.errors
+
+
+DAMAGED = {
+    "train.json": ("train", 2),
+    "evaluate/mesh.json": ("evaluate_mesh", 1),
+    "tsdf.json": ("tsdf", 1),
+    "render/render.json": ("render", 2),
+}
+
+
+@pytest.mark.parametrize("piece", DAMAGED)
+@pytest.mark.parametrize("content", [b'{"cut off": ', b"[1, 2]", b"\xff\xfe{}"])
+def test_damaged_numbers_are_a_failure_that_names_the_file(tmp_path, quick, piece, content):
+    """The row does not look like one that was never measured, nor like a good one."""
+    folder = make_run(tmp_path / "results")
+    (folder / piece).write_bytes(content)
+    runs = write_runs(tmp_path / "runs.json", ("demo", "ball", "neus"))
+    written = write_report(tmp_path / "results", runs, tmp_path / "report")
+    stage, surfaces = DAMAGED[piece]
+    failed = [row for row in written.rows if row["status"] == "failed"]
+    assert len(failed) == surfaces and written.damaged == [folder / piece]
+    assert all(row["reason"].startswith(f"{stage}: {folder / piece}: damaged") for row in failed)
+    assert f"{piece.rpartition('/')[2]}: damaged" in Page((tmp_path / "report/index.html").read_text()).text
 
 
 def test_resumed_log_counts_each_step_once(tmp_path):

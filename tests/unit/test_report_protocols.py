@@ -34,7 +34,7 @@ def measured(folder: Path, kind: str, **evaluation: object) -> None:
 
 def report(tmp_path: Path, dataset: str, scene: str) -> tuple[list, str]:
     names = write_runs(tmp_path / "runs.json", (dataset, scene, "neus"))
-    rows = write_report(tmp_path / "results", names, tmp_path / "report", options=Options(published=PUBLISHED))
+    rows, _ = write_report(tmp_path / "results", names, tmp_path / "report", options=Options(published=PUBLISHED))
     return rows, html.unescape((tmp_path / "report" / "index.html").read_text(encoding="utf-8"))
 
 

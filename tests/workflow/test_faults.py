@@ -94,12 +94,23 @@ def test_a_scene_that_cannot_be_done_leaves_the_others(fresh: Checkout, finished
     assert not (fresh.root / "report/unfinished").exists()
 
 
-def test_a_damaged_result_is_made_again(finished: Checkout) -> None:
+def test_a_damaged_result_is_named_and_made_again(finished: Checkout) -> None:
     """A stage that cannot read its input says to delete it: then that is made again and what follows from it, nothing else."""
     calls(finished)
     before = contents(finished)
-    for name in ("posed/nsr/mesh.ply", "photographed/nsr/evaluate/views.json"):
-        (finished.root / "results/main" / name).unlink()
+    views, mesh = (finished.root / "results/main" / name for name in ("photographed/nsr/evaluate/views.json", "posed/nsr/mesh.ply"))
+    views.write_bytes(views.read_bytes()[:-9])
+    faults(finished, report="real")
+    text = finished.snakemake(check=False)
+    assert not calls(finished)
+    assert "results that cannot be read: results/main/photographed/nsr/evaluate/views.json; delete them" in text
+    with (finished.root / "report/unfinished/summary.tsv").open(newline="") as file:
+        found = {(row["scene"], row["status"], row["reason"].partition(" (")[0]) for row in csv.DictReader(file, delimiter="\t")}
+    reason = "evaluate_views: results/main/photographed/nsr/evaluate/views.json: damaged"
+    assert found == {("photographed", "failed", reason), ("posed", "ok", "")}
+    faults(finished)
+    views.unlink()
+    mesh.unlink()
     finished.snakemake()
     assert calls(finished) == Counter({"mesh posed", "texture posed", "evaluate_views photographed", "report"})
     assert contents(finished) == before
