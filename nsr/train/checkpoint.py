@@ -41,8 +41,30 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def save_atomically(data: dict[str, Any], path: Path) -> None:
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint; the one before it stays as `previous.pt`, in case this one cannot be read one day.
+
+    Raises:
+        CheckpointError: as `save_atomically`.
+    """
+    _previous(path).unlink(missing_ok=True)  # first, so that two of them need room at most
+    save_atomically(state, path, keep=_previous(path))
+
+
+def drop_previous(path: Path) -> None:
+    """Remove the older checkpoint of a training that has ended."""
+    _previous(path).unlink(missing_ok=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name("previous.pt")
+
+
+def save_atomically(data: dict[str, Any], path: Path, *, keep: Path | None = None) -> None:
     """`torch.save` such that `path` holds the old file or the whole new one, also after a power cut.
+
+    Args:
+        keep: where the old file goes once the new one is whole; None: it is overwritten.
 
     Raises:
         CheckpointError: the disk is full or not writable; the old file is untouched and nothing partial is left.
@@ -54,6 +76,8 @@ def save_atomically(data: dict[str, Any], path: Path) -> None:
             torch.save(data, handle)
             handle.flush()
             os.fsync(handle.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
@@ -94,18 +118,21 @@ def load_dict(path: Path, device: torch.device) -> dict[str, Any]:
 def find_resumable(path: Path, identity: dict[str, str], device: torch.device) -> dict[str, Any] | None:
     """The checkpoint at `path` if it belongs to this run, None if there is none or it must not be continued.
 
-    A checkpoint is refused, with a warning that says why, if its settings or data differ from `identity` or if it is
-    corrupt; training then starts afresh and overwrites it.
+    One that is corrupt is passed over, with a warning, for the one before it (see `save_checkpoint`). One whose settings or
+    data differ from `identity` is refused with a warning that says why; training then starts afresh and overwrites it.
     """
-    if not path.exists():
-        return None
-    try:
-        data = load_dict(path, device)
-    except CheckpointError as error:
-        get_logger().warning("not resumed: %s", error)
-        return None
-    different = [key for key, value in identity.items() if data["identity"].get(key) != value]
-    if different:
-        get_logger().warning("not resumed: %s belongs to other %s; training starts afresh", path, " and ".join(different))
-        return None
-    return data
+    for candidate in (path, _previous(path)):
+        if not candidate.exists():
+            continue
+        try:
+            data = load_dict(candidate, device)
+        except CheckpointError as error:
+            get_logger().warning("not resumed: %s", error)
+            continue
+        different = [key for key, value in identity.items() if data["identity"].get(key) != value]
+        if different:
+            named = " and ".join(different)
+            get_logger().warning("not resumed: %s belongs to other %s; training starts afresh", candidate, named)
+            return None
+        return data
+    return None

@@ -25,7 +25,7 @@ from nsr.sampling.occupancy import OccupancyGrid
 from nsr.scene.scene import Scene
 from nsr.scene.spill import Spill
 from nsr.train.average import ParameterMean
-from nsr.train.checkpoint import CHECKPOINT_VERSION, alone_in, find_resumable, save_atomically
+from nsr.train.checkpoint import CHECKPOINT_VERSION, alone_in, drop_previous, find_resumable, save_checkpoint
 from nsr.train.data import TrainingData, load_training_data
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.memory import SMALLEST, PeakMemory, fitting_samples, free_bytes, shortage_named
@@ -99,7 +99,7 @@ class Trainer:
             "similarity": self.scene.similarity.to_dict(),
             "cost": current().cost(),
         }
-        save_atomically(state, self.checkpoint)
+        save_checkpoint(state, self.checkpoint)
 
     def resume(self) -> bool:
         """Continue from the checkpoint if there is one of the same settings and data."""
@@ -294,6 +294,7 @@ def _train(trainer: Trainer, resumed: bool) -> dict[str, Any]:
         shutil.copyfile(metrics_file, partial)
     summary = _summary(trainer, metrics_file, resumed)
     write_json(out / "train.json", summary)
+    drop_previous(trainer.checkpoint)
     return summary
 
 

@@ -176,6 +176,32 @@ def test_a_corrupt_checkpoint_is_not_resumed(scene, tmp_path, caplog):
     assert "corrupt" in caplog.text
 
 
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(scene, tmp_path, monkeypatch, caplog, damage):
+    config = quick_config(steps=40, checkpoint_every=10)
+    train_scene(scene, config, tmp_path / "whole", CPU)
+    advance = Trainer.advance
+
+    def dies_at_35(self):
+        if self.step == 35:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    monkeypatch.setattr(Trainer, "advance", dies_at_35)
+    with pytest.raises(KeyboardInterrupt):
+        train_scene(scene, config, tmp_path / "cut", CPU)
+    monkeypatch.setattr(Trainer, "advance", advance)
+    last = tmp_path / "cut" / "checkpoint" / "last.pt"
+    assert load_dict(last, CPU)["step"] == 30
+    last.unlink() if damage == "gone" else last.write_bytes(last.read_bytes()[:-1000])
+    with caplog.at_level("INFO"):
+        train_scene(scene, config, tmp_path / "cut", CPU)
+    assert "resumed at step 20 of 40" in caplog.text
+    assert ("last.pt: corrupt" in caplog.text) == (damage == "cut off")
+    assert difference(parameters(tmp_path / "whole"), parameters(tmp_path / "cut")) == 0
+    assert sorted(path.name for path in last.parent.iterdir()) == ["last.pt", "lock", "metrics.jsonl"], "room is given back"
+
+
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     save_atomically({"version": 1, "value": torch.ones(3)}, path)

@@ -98,7 +98,9 @@ def test_a_damaged_result_is_named_and_made_again(finished: Checkout) -> None:
     """A stage that cannot read its input says to delete it: then that is made again and what follows from it, nothing else."""
     calls(finished)
     before = contents(finished)
-    views, mesh = (finished.root / "results/main" / name for name in ("photographed/nsr/evaluate/views.json", "posed/nsr/mesh.ply"))
+    views, mesh = (
+        finished.root / "results/main" / name for name in ("photographed/nsr/evaluate/views.json", "posed/nsr/mesh.ply")
+    )
     views.write_bytes(views.read_bytes()[:-9])
     faults(finished, report="real")
     text = finished.snakemake(check=False)
