@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,10 @@ from nsr import __version__
 from nsr.errors import DataError
 from nsr.job import Job, current
 
-_PACKAGES = ("torch", "numpy", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "xatlas", "omegaconf")
+_PACKAGES = (
+    "torch", "triton", "numpy", "scipy", "pillow", "pycolmap", "open3d", "open3d-cpu", "trimesh", "PyMCubes", "xatlas", "omegaconf",
+)  # fmt: skip
+_PROCESSOR, _DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 _ALLOCATION = {"gpus": "CUDA_VISIBLE_DEVICES", "slurm_job": "SLURM_JOB_ID"}
 
 
@@ -57,11 +61,24 @@ def manifest(**facts: Any) -> dict[str, Any]:
     `seed` is null where the stage draws nothing at random.
     """
     machine = {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
+    machine |= {
+        "processor": _line(_PROCESSOR, r"model name\s*: (.*)"),
+        "gpu_driver": _line(_DRIVER, r"NVRM version: .*?  ([\d.]+)  "),
+    }
     machine |= {key: os.environ[name] for key, name in _ALLOCATION.items() if name in os.environ}
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     job = current()
     made = {"stage": job.stage, "code": job.code, "commit": job.commit, "config": dict(job.settings), "inputs": hash_inputs(job)}
     return {"versions": versions(), "machine": machine, "date": date, **made, "seed": None, "cost": job.cost(), **facts}
+
+
+def _line(path: Path, pattern: str) -> str | None:
+    """The first match in a file of the system, None where it has none or is not there."""
+    try:
+        found = re.search(pattern, path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def hash_inputs(job: Job) -> dict[str, str]:

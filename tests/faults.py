@@ -170,10 +170,10 @@ def full_disk(place: Place) -> str:
 
 
 def damaged_checkpoint(place: Place) -> str:
-    """Half a checkpoint, as after a fault of the disk."""
+    """Half of each checkpoint there is, as after a fault of the disk."""
     killed_workflow(place)
-    checkpoint = place.root / "results/faults/second/tiny/checkpoint/last.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
+    for checkpoint in (place.root / "results/faults/second/tiny/checkpoint").glob("*.pt"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
     return "the training of this scene, which starts afresh"
 
 

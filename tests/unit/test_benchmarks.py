@@ -170,11 +170,12 @@ def test_a_list_of_many_scenes_is_planned(tmp_path):
 def test_many_views_stay_within_the_limit(monkeypatch, capsys):
     module = program("views")
     monkeypatch.setattr(module.spill, "MEMORY_LIMIT", module.spill.MEMORY_LIMIT)
-    options = ["--views", "12", "--size", "64", "48", "--limit", "0.00002"]
+    options = ["--views", "12", "--size", "1600", "1200", "--limit", "0.005"]
     assert run(module.build_parser(), module.main, options) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[2:]}
     assert set(rows) == {"prepare", "load", "rays"}
-    assert (rows["load"][2], rows["load"][3]) == ("0.00", "0.00")
+    # Ten training views of 1600 x 1200 x 4 bytes, colours and masks, are 0.077 GB: neither fits under the limit.
+    assert (rows["load"][2], rows["load"][3]) == ("0.00", "0.08")
 
 
 def test_lines_of_nvidia_smi():

@@ -67,3 +67,52 @@ def test_training_runs_and_its_model_loads_on_the_cpu(tmp_path):
     values = trained.sdf(torch.stack([radii, torch.zeros(61), torch.zeros(61)], dim=1))
     crossing = radii[(values > 0).nonzero()[0, 0]]
     assert 0.55 < crossing < 0.65
+
+
+@pytest.fixture()
+def four_gigabytes():
+    """A limit of torch's for this process, as a small card has."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(4e9 / total)
+    yield torch.device("cuda")
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_card_without_room_for_a_step_gets_a_smaller_one(tmp_path, four_gigabytes, caplog):
+    """No error is made up: the allocator itself has no more."""
+    from nsr.train.loop import train_scene
+    from tests.unit.training_scene import quick_config, sphere_scene
+
+    config = quick_config(samples=1 << 26, start_rays=256, max_rays=512, steps=20)
+    summary = train_scene(sphere_scene(tmp_path / "scene"), config, tmp_path, four_gigabytes)
+    assert summary["steps"] == 20 and 8192 <= summary["samples_a_step"] < 1 << 26
+    assert "too little for train.samples=67108864" in caplog.text
+    assert summary["peak_memory_mb"] < 4000
+
+
+def test_memory_that_another_takes_in_the_middle_of_training_halves_the_step(tmp_path, four_gigabytes, monkeypatch, caplog):
+    from nsr.train import loop
+    from nsr.train.memory import free_bytes
+    from tests.unit.training_scene import quick_config, sphere_scene
+
+    step, taken, needs = loop.training_step, [], []
+
+    def crowded(*arguments, **options):
+        if len(needs) == 4 and not taken:
+            torch.cuda.empty_cache()
+            room = free_bytes(four_gigabytes) - int(0.6 * max(needs))
+            taken.append(torch.empty(room, dtype=torch.uint8, device=four_gigabytes))
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        result = step(*arguments, **options)
+        needs.append(torch.cuda.max_memory_allocated() - before)
+        return result
+
+    monkeypatch.setattr(loop, "training_step", crowded)
+    config = quick_config(samples=1 << 19, start_rays=8192, max_rays=8192, steps=12, backend="reference")
+    summary = loop.train_scene(sphere_scene(tmp_path / "scene"), config, tmp_path, four_gigabytes)
+    assert taken and summary["steps"] == 12
+    assert [shortage["step"] for shortage in summary["shortages"]][:1] == [5]
+    assert summary["samples_a_step"] <= 1 << 18
+    assert "step 5: GPU memory ran out; trying again" in caplog.text
