@@ -161,8 +161,8 @@ def test_a_list_of_many_scenes_is_planned(tmp_path):
     module = program("workflow")
     module.make_project(tmp_path, 2, 2, 1)
     seconds, cpu, memory, text = module.measure(tmp_path, "-n", "--quiet", "rules")
-    # Of a scene: its preparation, and eight jobs under each method (two surfaces evaluated); the report and the target.
-    assert module.jobs_of(text) == 2 * (1 + 2 * 8) + 2
+    # Of a scene: its preparation, its points, and eight jobs under each method (two surfaces evaluated); the report and the target.
+    assert module.jobs_of(text) == 2 * (2 + 2 * 8) + 2
     assert seconds > 0 < cpu
     assert 50 < memory < 2000
 
