@@ -252,9 +252,13 @@ def health_option(wildcards, input):
 
 @asked
 def costs_of_methods(wildcards):
-    """Steps and samples of each method as JSON, from which costs are told."""
+    """Steps, samples and use of patches of each method as JSON, from which costs are told."""
     settings = {method: resolved(row_of(wildcards).name, method).train for method in SETUP.methods}
-    return json.dumps({method: {"steps": train.steps, "samples": train.samples} for method, train in settings.items()})
+    facts = {
+        method: {"steps": train.steps, "samples": train.samples, "patches": ever_positive(train.loss.patch)}
+        for method, train in settings.items()
+    }
+    return json.dumps(facts)
 
 
 @asked

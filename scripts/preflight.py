@@ -25,7 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--logs", type=Path, metavar="DIR", help="with --runs: list scenes without a result, with the errors of their logs"
     )
-    parser.add_argument("--methods", default="{}", metavar="JSON", help="steps and samples of each method, for the costs")
+    parser.add_argument(
+        "--methods", default="{}", metavar="JSON", help="steps, samples and patches of each method, for the costs"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of a scene's result, or file of the page over all")
     return parser
 

@@ -25,6 +25,7 @@ _LEAST = 0.25  # of a step's time is left, however few its samples are
 _GPU_GB = {"nsr": 0.8, "nsr-fine": 1.3, "instant-nsr": 1.4, "instant-nsr-pl": 1.5}  # of a run without its photographs, at most
 _CPU_STEP = {"nsr": (1250.0, 1 << 16), "nsr-demo": (41.0, 1 << 13)}  # ms a step, samples a step
 _PIXEL_BYTES = 4  # sRGB and mask
+_GREY_BYTES = 2  # for methods that compare patches
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def costs(views: Sequence[View], methods: Mapping[str, Mapping[str, Any]]) -> li
     """The cost of each method.
 
     Args:
-        methods: by name their `steps` and `samples`. A name that is none of the presets is taken for the preset nsr.
+        methods: by name their `steps` and `samples`, and whether they have `patches`. A name that is none of the presets is taken for the preset nsr.
     """
     gigabytes = photographs_gb(views)
     found = []
@@ -63,5 +64,6 @@ def costs(views: Sequence[View], methods: Mapping[str, Mapping[str, Any]]) -> li
             cpu = steps * step / 1e3 * samples / measured
         # The demo's model is a small one of the same kind.
         base = _GPU_GB.get(kind if kind in _GPU_STEP else "nsr")
-        found.append(Cost(name, steps, gpu, cpu, None if base is None else base + gigabytes))
+        held = gigabytes * (1 + _GREY_BYTES / _PIXEL_BYTES * bool(settings.get("patches")))
+        found.append(Cost(name, steps, gpu, cpu, None if base is None else base + held))
     return found

@@ -262,6 +262,9 @@ def test_costs_follow_steps_samples_and_pixels(good: Scene) -> None:
     (base,) = costs(good.views, METHODS)
     (twice,) = costs(good.views, {"nsr": {"steps": 40000, "samples": 1 << 18}})
     assert twice.gpu_s - base.gpu_s == pytest.approx(20000 * 1.81e-3) and twice.cpu_s == pytest.approx(2 * base.cpu_s)
+    (grey,) = costs(good.views, {"nsr": {**METHODS["nsr"], "patches": True}})
+    assert grey.gpu_gb is not None and base.gpu_gb is not None
+    assert grey.gpu_gb - base.gpu_gb == pytest.approx(30 * 200 * 150 * 2 / 1e9)
     slow, demo = costs(
         good.views, {"neuralangelo": {"steps": 1000, "samples": 1 << 17}, "nsr-demo": {"steps": 100, "samples": 8192}}
     )
