@@ -52,7 +52,8 @@ def load_surface_points(scene: Scene, views: Sequence[View], masked: bool, devic
     found = scene.points
     if found is None:
         raise DataError(
-            f"{scene.root}: train.loss.points needs sparse points; run triangulate and give its points.npz as --points"
+            f"{scene.root}: train.loss.points needs sparse points; run triangulate and give its points.npz as --points, "
+            "or set train.loss.points=0"
         )
     owner, view = scene.sightings(views)
     position = scene.similarity.inverse().apply(found.xyz)

@@ -1,6 +1,7 @@
 """The shipped presets: each trains, and those after other systems say what these systems do."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from nsr.config import Config, resolve
+from nsr.data.raw import Points
 from nsr.fields.sdf import active_levels, difference_length, grid_spec
+from nsr.scene.scene import Scene
 from nsr.train.loop import Trainer, train_scene
 from nsr.train.model_file import load_model
 from nsr.train.optim import rate_factor
@@ -29,6 +32,15 @@ SMALL = [
 CPU = torch.device("cpu")
 
 
+def scene_with_points(root) -> Scene:
+    """Of every preset's kind of input: photographs, masks, and sparse points of the surface that three views see."""
+    scene = sphere_scene(root, views=4)
+    way = np.random.default_rng(3).normal(size=(40, 3))
+    xyz = scene.similarity.apply(0.5 * way / np.linalg.norm(way, axis=1, keepdims=True))
+    seen = np.tile(np.arange(1, 4, dtype=np.int32), 40)  # view 0 is held out
+    return replace(scene, points=Points(xyz, np.zeros((40, 3), np.uint8), np.full(40, 0.5), np.arange(41) * 3, seen))
+
+
 def preset(name, *overrides) -> Config:
     return resolve([METHODS / f"{name}.yaml"], overrides)
 
@@ -36,11 +48,11 @@ def preset(name, *overrides) -> Config:
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_few_steps_of_every_preset(tmp_path, path):
     config = resolve([path], [*SMALL, "train.random_points=16"])
-    scene = sphere_scene(tmp_path / "scene", views=4)
+    scene = scene_with_points(tmp_path / "scene")
     summary = train_scene(scene, config, tmp_path / "out", CPU)
     assert summary["masks"] == (config.train.use_masks != "never")
     records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    wanted = {"colour", *(name for name in ("mask", "eikonal", "curvature") if loss_weight(config.train, name, 2) > 0)}
+    wanted = {"colour", *(name for name in ("mask", "eikonal", "curvature", "points") if loss_weight(config.train, name, 2) > 0)}
     assert wanted <= records[-1].keys()
     assert all(np.isfinite(record[name]) for record in records for name in ("loss", *wanted & record.keys()))
     trained = load_model(tmp_path / "out" / "model.pt", CPU)
@@ -51,7 +63,7 @@ def test_a_few_steps_of_every_preset(tmp_path, path):
 def test_resume_of_every_preset(tmp_path, path):
     """State that a preset adds, such as the step of finite differences, belongs to the step and not to the run."""
     config = resolve([path], [*SMALL, "train.random_points=16"])
-    scene = sphere_scene(tmp_path / "scene", views=4)
+    scene = scene_with_points(tmp_path / "scene")
     whole, first = (Trainer(scene, config, tmp_path / name, CPU) for name in ("whole", "cut"))
     for trainer, steps in ((whole, 3), (first, 2)):
         for _ in range(steps):

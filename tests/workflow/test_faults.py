@@ -17,7 +17,7 @@ from tests.source_tree import child_environment
 from tests.workflow.checkout import HEADER, STUB, Checkout
 
 # What one run of the two scenes calls; see `name_of` in the stub.
-OF_BOTH = ("prepare", "train", "mesh", "tsdf", "texture", "render", "evaluate_views")
+OF_BOTH = ("prepare", "triangulate", "train", "mesh", "tsdf", "texture", "render", "evaluate_views")
 CALLS = {f"{stage} {scene}" for stage in OF_BOTH for scene in ("photographed", "posed")} | {
     "sfm photographed", "evaluate_mesh photographed mesh", "evaluate_mesh photographed tsdf", "report",
 }  # fmt: skip

@@ -56,7 +56,10 @@ CHANGES = {
     ),
     "a reader": (
         appended("nsr/data/blender.py"),
-        both({"prepare", "train", *PHOTOGRAPHED_AFTER_TRAIN}, {"prepare", "train", *POSED_AFTER_TRAIN}),
+        both(
+            {"prepare", "triangulate", "train", *PHOTOGRAPHED_AFTER_TRAIN},
+            {"prepare", "triangulate", "train", *POSED_AFTER_TRAIN},
+        ),
     ),
     "the report's template": (("nsr/report/template.html", "<", " <"), {("report", "")}),
     "a script": (("scripts/tsdf.py", '"""\n', '"""\n\nADDED = 1\n'), both({"tsdf", "evaluate_mesh:tsdf"}, {"tsdf"})),
@@ -67,12 +70,15 @@ CHANGES = {
     ),
     "one photograph": (
         ("data/p/image/1.jpg", "1.jpg", "2.jpg"),
-        both({"sfm", "prepare", "train", *PHOTOGRAPHED_AFTER_TRAIN}, set()),
+        both({"sfm", "prepare", "triangulate", "train", *PHOTOGRAPHED_AFTER_TRAIN}, set()),
     ),
-    "one mask": (("data/p/mask/1.png", "1.png", "2.png"), both({"prepare", "train", *PHOTOGRAPHED_AFTER_TRAIN}, set())),
+    "one mask": (
+        ("data/p/mask/1.png", "1.png", "2.png"),
+        both({"prepare", "triangulate", "train", *PHOTOGRAPHED_AFTER_TRAIN}, set()),
+    ),
     "the other scene's cameras": (
         ("data/q/cameras_sphere.npz", "q", "p"),
-        both(set(), {"prepare", "train", *POSED_AFTER_TRAIN}),
+        both(set(), {"prepare", "triangulate", "train", *POSED_AFTER_TRAIN}),
     ),
     "ground truth": (
         ("data/p/truth.ply", "truth", "other"),
@@ -120,7 +126,7 @@ def test_added_photograph_reruns_its_scene(finished: Checkout) -> None:
         found = finished.reruns()
     finally:
         added.unlink()
-    assert set(found) == both({"sfm", "prepare", "train", *PHOTOGRAPHED_AFTER_TRAIN}, set())
+    assert set(found) == both({"sfm", "prepare", "triangulate", "train", *PHOTOGRAPHED_AFTER_TRAIN}, set())
 
 
 def test_fresh_clone_elsewhere_reruns_nothing(finished: Checkout, tmp_path: Path) -> None:

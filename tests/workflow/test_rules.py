@@ -85,7 +85,7 @@ def test_jobs_of_a_list(fresh: Checkout) -> None:
     (fresh.root / "config/methods/second.yaml").write_text("train:\n  split: all\n")
     found = set(fresh.reruns("--config", "methods=[nsr,second]"))
     scenes = {("sfm", "photographed"), ("prepare", "photographed"), ("prepare", "posed"), ("report", "")}
-    both = {(rule, scene) for rule in ("train", "mesh", "tsdf", "texture") for scene in ("photographed", "posed")}
+    both = {(rule, scene) for rule in ("triangulate", "train", "mesh", "tsdf", "texture") for scene in ("photographed", "posed")}
     measured = {("evaluate_mesh:mesh", "photographed"), ("evaluate_mesh:tsdf", "photographed")}
     views = {("render", "photographed"), ("evaluate_views", "photographed")}
     assert found == scenes | both | measured | views
@@ -101,13 +101,15 @@ def test_one_result_alone_can_be_asked_for(fresh: Checkout) -> None:
 def test_points_are_triangulated_for_methods_that_train_with_them(fresh: Checkout) -> None:
     """A method without the term neither asks for the stage nor waits for it, and shares the scene's points with no one."""
     (fresh.root / "config/methods/pointed.yaml").write_text("train:\n  loss:\n    points: [[0, 1.0], [500, 0.0]]\n")
-    text = fresh.snakemake("-n", "--printshellcmds", "--config", "methods=[nsr,pointed]")
+    text = fresh.snakemake("-n", "--printshellcmds", "--config", "methods=[instant-nsr-pl,pointed]")
     jobs = re.findall(r"^rule triangulate:\n    input: results/main/(\w+)/scene/scene.json$", text, re.MULTILINE)
     assert sorted(jobs) == ["photographed", "posed"]
-    inputs = dict(re.findall(r"^rule train:\n    input: (.*)\n    output: results/main/(\w+/\w+)/model.pt", text, re.MULTILINE))
+    inputs = dict(
+        re.findall(r"^rule train:\n    input: (.*)\n    output: results/main/(\w+/[\w-]+)/model.pt", text, re.MULTILINE)
+    )
     assert {run: "points.npz" in names for names, run in inputs.items()} == {
-        "photographed/nsr": False,
-        "posed/nsr": False,
+        "photographed/instant-nsr-pl": False,
+        "posed/instant-nsr-pl": False,
         "photographed/pointed": True,
         "posed/pointed": True,
     }
