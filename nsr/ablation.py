@@ -80,7 +80,7 @@ def _read(path: Path, _: int) -> Ablation:
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
     if not isinstance(data, dict) or set(data) != set(_KEYS):
         raise ConfigError(f"{path}: needs the keys {', '.join(_KEYS)} and no others")

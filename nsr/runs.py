@@ -19,7 +19,7 @@ def list_runs(data: Any) -> list[dict[str, Any]]:
         return data
     runs = []
     for name in data["scenes"]:
-        dataset, scene = name.split("/")
+        dataset, scene = str(name).split("/")
         for method in data["methods"]:
             folder = f"{data['results']}/{name}/{method}"
             runs.append({"dataset": dataset, "scene": scene, "method": method, "folder": folder})

@@ -10,6 +10,7 @@ python -m tests.fuzz --inputs 10000
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import resource
@@ -174,6 +175,7 @@ def main(argv: list[str] | None = None) -> int:
 def _child(name: str, folder: Path, inputs: int, number: int) -> int:
     start = time.process_time()
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
     try:
         READERS[name].make(_made(folder / "warm"))
         READERS[name].read(folder / "warm")  # libraries are loaded before memory is limited

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from nsr.errors import NsrError
+from tests import fuzz_results as results
 from tests.unit.dataset_writers import (
     make_views,
     write_blender,
@@ -271,4 +272,16 @@ READERS = {
     ),
     "manifest": Reader(_text("scenes.tsv", _ROWS), _read_manifest),
     "config": Reader(_text("a.yaml", _SETTINGS), _read_config),
+    "golden": Reader(_text("golden.tsv", results.GOLDEN), results.read_golden),
+    "golden-result": Reader(results.make_checked, results.read_checked),
+    "ablation": Reader(_text("ablation.yaml", results.ABLATION), results.read_ablation),
+    "published": Reader(_text("d.tsv", results.PUBLISHED), results.read_published),
+    "summary": Reader(_text("summary.tsv", results.SUMMARY), results.read_summary),
+    "runs": Reader(results.make_runs, results.read_runs),
+    "stages": Reader(results.make_stages, results.read_collected),
+    "metrics": Reader(results.make_metrics, results.read_collected),
+    "logs": Reader(results.make_logs, results.read_logged),
+    "render-json": Reader(results.make_rendered("render.json"), results.read_rendered),
+    "render-views": Reader(results.make_rendered("*.png", "*.npz"), results.read_rendered),
+    "checkpoint": Reader(results.make_checkpoint, results.read_checkpoint),
 }

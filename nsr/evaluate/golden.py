@@ -57,10 +57,15 @@ def read_ranges(path: Path) -> list[Range]:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the table with the config key 'golden'") from error
-    rows = csv.DictReader(lines, delimiter="\t")
-    if tuple(rows.fieldnames or ()) != COLUMNS:
-        raise ConfigError(f"{path}: the columns must be {', '.join(COLUMNS)}, separated by tabs")
-    return [_range(row, path) for row in rows]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: no text ({error}); save it as a table in UTF-8") from error
+    try:
+        rows = csv.DictReader(lines, delimiter="\t")
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise ConfigError(f"{path}: the columns must be {', '.join(COLUMNS)}, separated by tabs")
+        return [_range(row, path) for row in rows]
+    except csv.Error as error:
+        raise ConfigError(f"{path}: no table ({error}); separate the columns by tabs") from error
 
 
 def check_results(golden: Path, runs: Sequence[dict[str, str]], out: Path) -> None:
@@ -104,7 +109,7 @@ def read_runs(path: Path) -> list[dict[str, str]]:
         return [{key: str(run[key]) for key in ("dataset", "scene", "method", "folder")} for run in runs]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); the workflow writes it") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a JSON list of runs with dataset, scene, method and folder ({error!r})") from error
 
 
@@ -114,9 +119,9 @@ def measured(folder: Path, result: str, metric: str) -> float | None:
     try:
         found: Any = json.loads(path.read_text())
         value = found[metric] if result == "train" else found["metrics"][metric]
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _range(row: dict[str, str], path: Path) -> Range:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nsr.config import Config, section
-from nsr.conventions import MASK_IGNORE, MASK_OBJECT, Similarity
+from nsr.conventions import MASK_IGNORE, MASK_OBJECT, Array, Similarity
 from nsr.data.files import inside
 from nsr.errors import DataError, EvaluationError
 from nsr.evaluate.align import align_to_cameras
@@ -110,11 +110,10 @@ def evaluate_views_stage(render: Path, scene: Path, out: Path, config: Config, t
             | {"seen_in_training": bool(facts["seen_in_training"])}
         )
         if depth is not None:
-            rendered, K = (
-                read_depth(inside(render, facts.get("depth", f"{name}_depth.npz"))),
-                np.asarray(facts["K"], dtype=np.float64),
-            )
-            per_view[name] |= depth.compare(rendered, K, views[name].w2c, pictures.counted)
+            path = inside(render, facts.get("depth", f"{name}_depth.npz"))
+            if (rendered := read_depth(path)).shape != pictures.counted.shape:
+                raise DataError(f"{path}: not of the size of the colour of view '{name}'; run render again")
+            per_view[name] |= depth.compare(rendered, _camera(render, name, facts), views[name].w2c, pictures.counted)
     keys = dict.fromkeys(key for found in per_view.values() for key in found if key != "seen_in_training")
     metrics = {key: mean for key in keys if (mean := _mean(per_view, key)) is not None}
     kind, notes = training_statement(per_view)
@@ -152,11 +151,24 @@ def read_render(folder: Path) -> tuple[dict[str, dict[str, Any]], float | None]:
         views, behind = facts_of_all["views"], facts_of_all.get("behind")
         for facts in views.values():
             facts["colour"], facts["seen_in_training"]
+        if behind is not None and not 0 <= behind <= 1:
+            raise ValueError("'behind' is no grey level in [0, 1]")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run render first") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a file of the render stage ({error!r}); run render again") from error
     return dict(views), behind
+
+
+def _camera(folder: Path, name: str, facts: Mapping[str, Any]) -> Array:
+    """`K` (3, 3) of a rendered view."""
+    try:
+        K = np.asarray(facts["K"], dtype=np.float64)
+        if K.shape != (3, 3) or not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0 or (K[2] != (0, 0, 1)).any():
+            raise ValueError("not a camera matrix")
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{folder / 'render.json'}: K of view '{name}' cannot be used ({error}); run render again") from error
+    return K
 
 
 def read_exposure(folder: Path) -> str:
@@ -273,7 +285,7 @@ def _read(path: Path, mode: str, size: tuple[int, int] | None) -> FloatImage:
             converted = image.convert(mode)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image; run the stage that writes it again") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: image cannot be read ({error}); run the stage that writes it again") from error
     if size is not None and converted.size != size:
         converted = converted.resize(size, Image.Resampling.BOX)

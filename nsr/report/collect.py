@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nsr.data.files import inside
 from nsr.errors import DataError
 from nsr.runs import list_runs
 from nsr.scene.scene import SCENE_FILE, Scene, load_scene
@@ -98,17 +100,24 @@ def collect(results: Path, runs: Path, logs: Path | None = None) -> list[Run]:
         logs: folder of the logs, `logs` beside `results` if None; it need not exist.
 
     Raises:
-        DataError: the runs file is missing, no such list, or empty.
+        DataError: the runs file is missing, no such list, or empty, or a name in it is no path below `results`.
     """
     try:
         rows = list_runs(json.loads(runs.read_text(encoding="utf-8")))
         named = [(str(row["dataset"]), str(row["scene"]), str(row["method"]), row) for row in rows]
     except OSError as error:
         raise DataError(f"{runs}: cannot be read ({error.strerror}); name the list of runs with --runs") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{runs}: not a JSON list of {{dataset, scene, method}} ({error})") from error
     if not named:
         raise DataError(f"{runs}: lists no run; add scenes to the manifest")
+    for dataset, scene, method, row in named:
+        try:
+            inside(results, f"{dataset}/{scene}/{method}")
+        except DataError as error:
+            raise DataError(f"{runs}: names no run below {results} ({error})") from error
+        if any(not isinstance(row.get(key) or "", str) for key in ("folder", "ground_truth")):
+            raise DataError(f"{runs}: folder and ground_truth of {dataset}/{scene} must be paths; make the file again")
     logs = results.parent / "logs" if logs is None else logs
     return [_read_run(results, logs, dataset, scene, method, row) for dataset, scene, method, row in named]
 
@@ -137,7 +146,7 @@ def _read_run(results: Path, logs: Path, dataset: str, scene: str, method: str, 
         texture=_read_json(textured.with_name("texture.json"), "texture", failures),
         failures=tuple(failures),  # after the files above have been read
         warnings=(*(prepared.notes if prepared else ()), *warnings, *logged),
-        ground_truth=truth if truth and truth.is_file() else None,
+        ground_truth=truth if truth and os.path.isfile(truth) else None,
         seconds=_read_benchmarks([logs / "benchmarks" / dataset / scene, logs / "benchmarks" / dataset / scene / method]),
     )
 
@@ -145,7 +154,8 @@ def _read_run(results: Path, logs: Path, dataset: str, scene: str, method: str, 
 def _run_folder(results: Path, dataset: str, scene: str, method: str, named: str | None) -> Path:
     """The named folder as it is or inside `results`, whichever exists; else the folder of the standard layout."""
     candidates = [Path(named), results / named] if named else []
-    return next((path for path in candidates if path.is_dir()), results / dataset / scene / method)
+    # Not `Path.is_dir`, which raises where a name is longer than a system allows.
+    return next((path for path in candidates if os.path.isdir(path)), results / dataset / scene / method)
 
 
 def _read_scene(folder: Path, warnings: list[str]) -> Scene | None:
@@ -177,7 +187,7 @@ def _read_json(path: Path, stage: str, failures: list[Failure]) -> dict[str, Any
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise ValueError("not an object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         failures.append(Failure(stage, f"{path}: damaged ({error}); delete it and run again", path))
         return {}
     return data
@@ -193,7 +203,7 @@ def _read_lines(path: Path, warnings: list[str]) -> tuple[dict[str, Any], ...]:
         try:
             row = json.loads(line)
             rows[float(row["step"])] = row
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             broken += bool(line.strip())
     if broken:
         warnings.append(f"{path.name}: {broken} unreadable lines left out")
@@ -221,10 +231,10 @@ def _read_benchmarks(folders: list[Path]) -> dict[str, float]:
     """Seconds per stage from the workflow's benchmark files (column `s`, first row)."""
     seconds: dict[str, float] = {}
     for path in (file for folder in folders for file in sorted(folder.glob("*.tsv"))):
-        with path.open(encoding="utf-8", newline="") as handle:
-            row = next(csv.DictReader(handle, delimiter="\t"), {})
         try:
+            with path.open(encoding="utf-8", newline="") as handle:
+                row = next(csv.DictReader(handle, delimiter="\t"), {})
             seconds[path.stem] = float(row.get("s") or "")
-        except ValueError:
+        except (ValueError, csv.Error):
             continue
     return seconds

@@ -42,14 +42,18 @@ def read_summary(path: Path) -> list[Row]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as handle:
-            rows = [
-                {key: _value(key, text) for key, text in row.items() if text} for row in csv.DictReader(handle, delimiter="\t")
-            ]
+            rows = [_summary_row(row) for row in csv.DictReader(handle, delimiter="\t")]
     except (OSError, ValueError, AttributeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a summary ({error}); name the summary.tsv of another report") from error
     if not rows or any(key not in row for row in rows for key in PLACE):
         raise DataError(f"{path}: no summary; it needs the columns {', '.join(PLACE)} and at least one row")
     return rows
+
+
+def _summary_row(row: dict[str, str]) -> Row:
+    if None in row:  # where the reader puts cells without a column
+        raise ValueError("a row has more cells than there are columns")
+    return {key: _value(key, text) for key, text in row.items() if text}
 
 
 def _value(key: str, text: str) -> float | str:

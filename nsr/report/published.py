@@ -73,7 +73,7 @@ def read_published(path: Path) -> list[Entry]:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
         rows = list(csv.DictReader(lines, delimiter="\t"))
         return [Entry(row["method"], _scan(row["scan"]), float(row["chamfer"]), row["source"]) for row in rows]
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise DataError(f"{path}: no table of published numbers ({error}); it needs the columns {', '.join(COLUMNS)}") from error
 
 

@@ -64,7 +64,7 @@ def _cost(path: Path) -> Mapping[str, Any] | None:
     """The record of cost in a stage's result; None where it has none or cannot be read."""
     try:
         cost = json.loads(path.read_text(encoding="utf-8"))["manifest"]["cost"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return cost if isinstance(cost, Mapping) else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,9 @@ def load_dict(path: Path, device: torch.device) -> dict[str, Any]:
         CheckpointError: missing, corrupt, or of another version.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch compares no checksums: a changed byte would be a changed weight
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(damaged)
         data = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; train the scene first") from error
@@ -129,7 +133,10 @@ def find_resumable(path: Path, identity: dict[str, str], device: torch.device) -
         except CheckpointError as error:
             get_logger().warning("not resumed: %s", error)
             continue
-        different = [key for key, value in identity.items() if data["identity"].get(key) != value]
+        if not isinstance(found := data.get("identity"), dict):
+            get_logger().warning("not resumed: %s: does not say whose checkpoint it is; delete it and train again", candidate)
+            continue
+        different = [key for key, value in identity.items() if found.get(key) != value]
         if different:
             named = " and ".join(different)
             get_logger().warning("not resumed: %s belongs to other %s; training starts afresh", candidate, named)

@@ -74,6 +74,8 @@ def test_each_shipped_variant_changes_something(monkeypatch: pytest.MonkeyPatch)
         ("  plain:", "  pl.ain:", "cannot name a variant"),
         ("default: {}", "default: 3", "settings by section"),
         ("base: nsr", "base: [", "no YAML"),
+        ("base: nsr", "base: " + "[" * 3000, "no YAML"),
+        ("base: nsr", "base: 2000-13-13", "no YAML"),
     ],
 )
 def test_mistakes_in_the_file_are_named(listed: Path, old: str, new: str, words: str) -> None:

@@ -172,6 +172,23 @@ def test_stage_measures_depth_in_percent_of_the_radius_and_lpips_with_weights(re
     assert set(result["per_view"]["0"]) >= {"depth_error", "lpips", "psnr"}
 
 
+@pytest.mark.parametrize("K", [None, 3, [[1, 2], [3, 4]], [[0, 0, 1], [0, 0, 1], [0, 0, 1]], "x", [[10**400, 0, 0]] * 3])
+def test_damaged_cameras_of_a_render_are_one_error(rendered, K):
+    render, scene, folder = rendered
+    content = json.loads((render / "render.json").read_text())
+    content["views"]["0"]["K"] = K
+    (render / "render.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"render\.json: K of view '0' cannot be used"):
+        evaluate_views_stage(render, scene, folder / "out.json", resolve([]), Truth(folder / "truth.ply"))
+
+
+def test_depth_of_another_size_is_one_error(rendered):
+    render, scene, folder = rendered
+    np.savez(render / "0_depth.npz", depth=np.ones((3, 4), dtype=np.float32))
+    with pytest.raises(DataError, match=r"0_depth\.npz: not of the size of the colour of view '0'; run render again"):
+        evaluate_views_stage(render, scene, folder / "out.json", resolve([]), Truth(folder / "truth.ply"))
+
+
 def test_what_is_left_out_is_said(rendered):
     render, scene, folder = rendered
     result = evaluate_views_stage(render, scene, folder / "out.json", resolve([]))

@@ -94,6 +94,22 @@ def test_wrong_tables_and_lists_are_named(finished, tmp_path):
     assert measured(tmp_path, "views", "psnr") is None
 
 
+@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe", "save it as a table in UTF-8"), (b"a" * 200_000, "no table")])
+def test_files_that_are_no_table_of_ranges(tmp_path, content, words):
+    (tmp_path / "golden.tsv").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"golden\.tsv: .*{words}"):
+        read_ranges(tmp_path / "golden.tsv")
+
+
+@pytest.mark.parametrize("content", ["[" * 3000, '{"psnr_train": 1' + "0" * 400 + "}"])
+def test_numbers_that_cannot_be_read_are_not_measured(tmp_path, content):
+    (tmp_path / "train.json").write_text(content)
+    assert measured(tmp_path, "train", "psnr_train") is None
+    (tmp_path / "runs.json").write_text("[" * 3000)
+    with pytest.raises(ConfigError, match=r"runs\.json: not a JSON list of runs"):
+        read_runs(tmp_path / "runs.json")
+
+
 def test_shipped_ranges_are_those_of_the_demo(monkeypatch):
     monkeypatch.chdir(ROOT)
     ranges = read_ranges(ROOT / "config/golden.tsv")

@@ -161,6 +161,21 @@ def test_broken_renders_are_named(rendered):
         evaluate_views_stage(render / "none", scene, out, resolve([]))
 
 
+@pytest.mark.parametrize("content", ["[" * 3000, '{"views": {}, "behind": "grey"}', '{"views": {}, "behind": 2}'])
+def test_damaged_facts_of_a_render_are_one_error(rendered, content):
+    render, scene, out = rendered
+    (render / "render.json").write_text(content)
+    with pytest.raises(DataError, match=r"render\.json: not a file of the render stage.*run render again"):
+        evaluate_views_stage(render, scene, out, resolve([]))
+
+
+def test_a_render_of_too_many_pixels_is_one_error(rendered, monkeypatch):
+    render, scene, out = rendered
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"a\.png: image cannot be read"):
+        evaluate_views_stage(render, scene, out, resolve([]))
+
+
 def test_nothing_rendered_is_said(rendered):
     render, scene, out = rendered
     (render / "render.json").write_text(json.dumps({"views": {}}))

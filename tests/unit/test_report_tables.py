@@ -209,7 +209,7 @@ def test_without_published_numbers_methods_are_compared():
     assert matrices(rows[:1]) == []
 
 
-@pytest.mark.parametrize("text", ["method\tscan\n", "method\tscan\tchamfer\tsource\nA\t24\tgood\tB\n", "A\n1\n"])
+@pytest.mark.parametrize("text", ["method\tscan\n", "method\tscan\tchamfer\tsource\nA\t24\tgood\tB\n", "A\n1\n", "A" * 200_000])
 def test_unusable_published_numbers_are_one_error(tmp_path, text):
     (tmp_path / "dtu.tsv").write_text(text.replace("\n", "\n") + ("" if "\t24" in text else "x\n"))
     with pytest.raises(DataError, match=r"dtu\.tsv.*method, scan, chamfer, source"):
@@ -252,7 +252,7 @@ def test_a_summary_compared_with_itself_read_back_is_the_same(tmp_path):
     assert np.isclose(frame["relative"][0], 9.0 / rows[0]["chamfer"] - 1)
 
 
-@pytest.mark.parametrize("text", ["", "dataset\tscene\n", "a\tb\n1\t2\n"])
+@pytest.mark.parametrize("text", ["", "dataset\tscene\n", "a\tb\n1\t2\n", "a\tb\n1\t2\t3\n"])
 def test_an_unusable_summary_is_one_error(tmp_path, text):
     (tmp_path / "summary.tsv").write_text(text)
     with pytest.raises(DataError, match=r"summary\.tsv"):
