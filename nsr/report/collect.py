@@ -18,6 +18,7 @@ from nsr.scene.scene import SCENE_FILE, Scene, load_scene
 
 SURFACES = ("mesh", "tsdf")
 _LOG_LINE = re.compile(r"^\d\d:\d\d:\d\d (WARNING|ERROR|CRITICAL) (.*)$")
+_OBJECTS = ("metrics", "settings", "manifest")  # of stages' json files, where they have them
 _LOG_TAIL = 1 << 20  # bytes read from the end of a log
 
 
@@ -187,6 +188,8 @@ def _read_json(path: Path, stage: str, failures: list[Failure]) -> dict[str, Any
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise ValueError("not an object")
+        if wrong := [key for key in _OBJECTS if not isinstance(data.get(key, {}), dict)]:
+            raise ValueError(f"{', '.join(wrong)}: not an object")
     except (OSError, ValueError, RecursionError) as error:
         failures.append(Failure(stage, f"{path}: damaged ({error}); delete it and run again", path))
         return {}

@@ -268,7 +268,7 @@ DAMAGED = [("train.json", "train", 2), ("evaluate/mesh.json", "evaluate_mesh", 1
 
 
 @pytest.mark.parametrize(("piece", "stage", "surfaces"), DAMAGED)
-@pytest.mark.parametrize("content", [b'{"cut off": ', b"[1, 2]", b"\xff\xfe{}"])
+@pytest.mark.parametrize("content", [b'{"cut off": ', b"[1, 2]", b"\xff\xfe{}", b'{"metrics": []}'])
 def test_damaged_numbers_are_a_failure_that_names_the_file(tmp_path, quick, piece, stage, surfaces, content):
     """The row does not look like one that was never measured, nor like a good one."""
     folder = make_run(tmp_path / "results")
