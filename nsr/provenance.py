@@ -26,6 +26,18 @@ _PROCESSOR, _DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 _ALLOCATION = {"gpus": "CUDA_VISIBLE_DEVICES", "slurm_job": "SLURM_JOB_ID"}
 
 
+def parse_json(text: str) -> Any:
+    """The content of JSON text.
+
+    Raises:
+        ValueError: it is none, or lists or objects lie in each other by the thousand, which only damage and malice write.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def hash_json(data: Any) -> str:
     """Short hash of JSON-ready data, independent of key order."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from nsr.conventions import Array
 from nsr.data.checks import w2c_from_opengl
 from nsr.data.files import IMAGE_SUFFIXES, Header, inside, read_header
 from nsr.errors import DataError
+from nsr.provenance import parse_json
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ def skipped_all(path: Path, skipped: Sequence[str]) -> DataError:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a JSON file ({error}); export it again") from error
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list) or not data["frames"]:
         raise DataError(f"{path}: has no list of frames; check that it is a transforms file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from nsr.errors import ConfigError, ResultOutOfRange
 from nsr.log import get_logger
-from nsr.provenance import whole_file
+from nsr.provenance import parse_json, whole_file
 from nsr.runs import list_runs
 
 COLUMNS = ("dataset", "scene", "method", "result", "metric", "low", "high")
@@ -55,15 +54,14 @@ def read_ranges(path: Path) -> list[Range]:
     """
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the table with the config key 'golden'") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: no text ({error}); save it as a table in UTF-8") from error
-    try:
         rows = csv.DictReader(lines, delimiter="\t")
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise ConfigError(f"{path}: the columns must be {', '.join(COLUMNS)}, separated by tabs")
         return [_range(row, path) for row in rows]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the table with the config key 'golden'") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: no text ({error}); save it as a table in UTF-8") from error
     except csv.Error as error:
         raise ConfigError(f"{path}: no table ({error}); separate the columns by tabs") from error
 
@@ -105,11 +103,11 @@ def read_runs(path: Path) -> list[dict[str, str]]:
         ConfigError: unreadable, or not a list of objects with dataset, scene, method and folder.
     """
     try:
-        runs = list_runs(json.loads(path.read_text(encoding="utf-8")))
+        runs = list_runs(parse_json(path.read_text(encoding="utf-8")))
         return [{key: str(run[key]) for key in ("dataset", "scene", "method", "folder")} for run in runs]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); the workflow writes it") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a JSON list of runs with dataset, scene, method and folder ({error!r})") from error
 
 
@@ -117,10 +115,10 @@ def measured(folder: Path, result: str, metric: str) -> float | None:
     """A number of a run's result, None where there is none."""
     path = folder / ("train.json" if result == "train" else f"evaluate/{result}.json")
     try:
-        found: Any = json.loads(path.read_text())
+        found: Any = parse_json(path.read_text())
         value = found[metric] if result == "train" else found["metrics"][metric]
         return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -12,7 +12,6 @@ factor for each view and channel, `psnr_affine` with the best matrix and offset,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from nsr.evaluate.points import read_truth
 from nsr.evaluate.result import build_result, check_result_name, write_result
 from nsr.log import get_logger
 from nsr.mesh.surface import Mesh
+from nsr.provenance import parse_json
 from nsr.scene.scene import Scene, View, load_scene
 
 PROTOCOL, VERSION = "held-out-views", 1
@@ -147,7 +147,7 @@ def read_render(folder: Path) -> tuple[dict[str, dict[str, Any]], float | None]:
     """
     path = folder / "render.json"
     try:
-        facts_of_all = json.loads(path.read_text())
+        facts_of_all = parse_json(path.read_text())
         views, behind = facts_of_all["views"], facts_of_all.get("behind")
         for facts in views.values():
             facts["colour"], facts["seen_in_training"]
@@ -155,7 +155,7 @@ def read_render(folder: Path) -> tuple[dict[str, dict[str, Any]], float | None]:
             raise ValueError("'behind' is no grey level in [0, 1]")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run render first") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a file of the render stage ({error!r}); run render again") from error
     return dict(views), behind
 
@@ -173,7 +173,7 @@ def _camera(folder: Path, name: str, facts: Mapping[str, Any]) -> Array:
 
 def read_exposure(folder: Path) -> str:
     """`model.exposure` of what rendered a folder that `read_render` reads; "none" where it does not say."""
-    return str(json.loads((folder / "render.json").read_text()).get("exposure", "none"))
+    return str(parse_json((folder / "render.json").read_text()).get("exposure", "none"))
 
 
 def read_pictures(rendered: Path, view: View, behind: float | None = None) -> _Pictures:

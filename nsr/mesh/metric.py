@@ -6,7 +6,6 @@ file names its unit and the similarity, so that `nsr.mesh.io.read_mesh` brings i
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from nsr.config import MetricConfig
 from nsr.conventions import Similarity
 from nsr.errors import DataError
+from nsr.provenance import parse_json
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_similarity(path: Path) -> Similarity:
     """
     try:
         if path.suffix.lower() == ".json":
-            return Similarity.from_dict(json.loads(path.read_text()))
+            return Similarity.from_dict(parse_json(path.read_text()))
         lines = (line.split("#")[0].split() for line in path.read_text().splitlines())
         matrix = np.array([line for line in lines if line], dtype=np.float64)
         if matrix.shape != (4, 4) or not np.allclose(matrix[3], [0, 0, 0, 1]):
@@ -70,7 +70,7 @@ def read_similarity(path: Path) -> Similarity:
         return Similarity(scale, matrix[:3, :3] / scale if scale else matrix[:3, :3], matrix[:3, 3])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check mesh.metric.file") from error
-    except (ValueError, KeyError, TypeError, RecursionError, DataError) as error:
+    except (ValueError, KeyError, TypeError, DataError) as error:
         raise DataError(
             f"{path}: no similarity ({error}); give JSON with scale, R and t, or text with a 4x4 matrix [scale R | t]"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from nsr.preflight.judge import judge_cameras, judge_region, judge_silhouettes
 from nsr.preflight.judge_photos import judge_coverage, judge_masks, judge_photos
 from nsr.preflight.page import Material, index_page, scene_page
 from nsr.preflight.photos import measure_photos
-from nsr.provenance import write_json, write_text
+from nsr.provenance import parse_json, write_json, write_text
 from nsr.report.collect import read_logs
 from nsr.runs import list_runs
 from nsr.scene.scene import Scene, load_scene
@@ -36,7 +35,7 @@ def preflight_stage(
     """Judge a scene and write `preflight.json` and `index.html` into `out`.
 
     Args:
-        root: scene folder. methods: by name their `steps` and `samples`, for the costs. sfm: `sfm.json` of scenes that are
+        root: scene folder. methods: by name what `costs` asks for. sfm: `sfm.json` of scenes that are
             photographs. threads: photographs read at the same time.
 
     Returns:
@@ -149,6 +148,6 @@ def _number(value: float) -> float | None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); run the stage that writes it again") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from nsr.data.files import inside
 from nsr.errors import DataError
+from nsr.provenance import parse_json
 from nsr.runs import list_runs
 from nsr.scene.scene import SCENE_FILE, Scene, load_scene
 
@@ -104,11 +104,11 @@ def collect(results: Path, runs: Path, logs: Path | None = None) -> list[Run]:
         DataError: the runs file is missing, no such list, or empty, or a name in it is no path below `results`.
     """
     try:
-        rows = list_runs(json.loads(runs.read_text(encoding="utf-8")))
+        rows = list_runs(parse_json(runs.read_text(encoding="utf-8")))
         named = [(str(row["dataset"]), str(row["scene"]), str(row["method"]), row) for row in rows]
     except OSError as error:
         raise DataError(f"{runs}: cannot be read ({error.strerror}); name the list of runs with --runs") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{runs}: not a JSON list of {{dataset, scene, method}} ({error})") from error
     if not named:
         raise DataError(f"{runs}: lists no run; add scenes to the manifest")
@@ -185,12 +185,12 @@ def _read_json(path: Path, stage: str, failures: list[Failure]) -> dict[str, Any
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise ValueError("not an object")
         if wrong := [key for key in _OBJECTS if not isinstance(data.get(key, {}), dict)]:
             raise ValueError(f"{', '.join(wrong)}: not an object")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         failures.append(Failure(stage, f"{path}: damaged ({error}); delete it and run again", path))
         return {}
     return data
@@ -204,9 +204,9 @@ def _read_lines(path: Path, warnings: list[str]) -> tuple[dict[str, Any], ...]:
     broken = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             rows[float(row["step"])] = row
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             broken += bool(line.strip())
     if broken:
         warnings.append(f"{path.name}: {broken} unreadable lines left out")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nsr.provenance import parse_json
 from nsr.report.collect import Run
 from nsr.report.tables import NOT_MEASURED, number, tab_separated
 
@@ -63,8 +63,8 @@ def to_tsv(sums: Sequence[Spent]) -> str:
 def _cost(path: Path) -> Mapping[str, Any] | None:
     """The record of cost in a stage's result; None where it has none or cannot be read."""
     try:
-        cost = json.loads(path.read_text(encoding="utf-8"))["manifest"]["cost"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        cost = parse_json(path.read_text(encoding="utf-8"))["manifest"]["cost"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return cost if isinstance(cost, Mapping) else None
 

@@ -6,7 +6,6 @@ a scene folder can be moved or copied to another machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from nsr.data.arrays import read_npz
 from nsr.data.files import inside
 from nsr.data.raw import Points
 from nsr.errors import DataError
-from nsr.provenance import whole_file, write_json
+from nsr.provenance import parse_json, whole_file, write_json
 
 FORMAT_VERSION = 1
 SCENE_FILE = "scene.json"
@@ -121,7 +120,7 @@ def load_scene(root: Path) -> Scene:
     """
     path = root / SCENE_FILE
     try:
-        data = json.loads(path.read_text())
+        data = parse_json(path.read_text())
         if data["version"] != FORMAT_VERSION:
             raise DataError(f"{path}: scene format {data['version']}, this version reads {FORMAT_VERSION}; run prepare again")
         points = None
@@ -143,7 +142,7 @@ def load_scene(root: Path) -> Scene:
         raise DataError(f"{error.filename}: no such file; run prepare first") from error
     except NotADirectoryError as error:
         raise DataError(f"{root}: not a scene folder; give the folder that prepare wrote") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a scene file ({error}); run prepare again") from error
 
 

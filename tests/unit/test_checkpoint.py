@@ -10,7 +10,7 @@ from nsr.errors import CheckpointError
 from nsr.train import checkpoint as checkpoint_module
 from nsr.train.checkpoint import load_dict, save_atomically
 from nsr.train.loop import Trainer, train_scene
-from tests.unit.test_training import difference, parameters
+from tests.unit.test_training import difference, parameters, train_until
 from tests.unit.training_scene import quick_config, sphere_scene
 
 CPU = torch.device("cpu")
@@ -53,17 +53,7 @@ def test_a_corrupt_checkpoint_is_not_resumed(scene, tmp_path, caplog):
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(scene, tmp_path, monkeypatch, caplog, damage):
     config = quick_config(steps=40, checkpoint_every=10)
     train_scene(scene, config, tmp_path / "whole", CPU)
-    advance = Trainer.advance
-
-    def dies_at_35(self):
-        if self.step == 35:
-            raise KeyboardInterrupt
-        return advance(self)
-
-    monkeypatch.setattr(Trainer, "advance", dies_at_35)
-    with pytest.raises(KeyboardInterrupt):
-        train_scene(scene, config, tmp_path / "cut", CPU)
-    monkeypatch.setattr(Trainer, "advance", advance)
+    train_until(35, scene, config, tmp_path / "cut", monkeypatch)
     last = tmp_path / "cut" / "checkpoint" / "last.pt"
     assert load_dict(last, CPU)["step"] == 30
     last.unlink() if damage == "gone" else last.write_bytes(last.read_bytes()[:-1000])

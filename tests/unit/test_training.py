@@ -48,6 +48,21 @@ def difference(one, other):
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
+def train_until(step, scene, config, out, monkeypatch):
+    """A training that dies after a step."""
+    advance = Trainer.advance
+
+    def dies(self):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_scene(scene, config, out, CPU)
+
+
 def surface_radii(folder):
     """Where the zero level lies along 200 directions."""
     trained = load_model(folder / "model.pt", CPU)
@@ -93,18 +108,8 @@ def test_resume_ends_where_the_undisturbed_run_ends(scene, tmp_path, monkeypatch
     """With a mean of the parameters from step 25 on, the checkpoint of step 40 lies in the middle of it."""
     config = quick_config(average=average)
     train_scene(scene, config, tmp_path / "whole", CPU)
-    advance = Trainer.advance
-
-    def dies_at_47(self):
-        if self.step == 47:
-            raise KeyboardInterrupt
-        return advance(self)
-
-    monkeypatch.setattr(Trainer, "advance", dies_at_47)
-    with pytest.raises(KeyboardInterrupt):
-        train_scene(scene, config, tmp_path / "cut", CPU)
+    train_until(47, scene, config, tmp_path / "cut", monkeypatch)
     assert not (tmp_path / "cut" / "model.pt").exists()
-    monkeypatch.setattr(Trainer, "advance", advance)
     summary = train_scene(scene, config, tmp_path / "cut", CPU)
     assert summary["resumed"]
     assert difference(parameters(tmp_path / "whole"), parameters(tmp_path / "cut")) == 0
