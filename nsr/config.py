@@ -41,6 +41,7 @@ class EncodingConfig:
     log2_table: int = 19  # entries per level at most
     base_resolution: int = 32  # cells per side of the coarsest level over the cube [-1, 1]^3
     finest_resolution: int = 2048
+    cells_per_pixel: float = 0.0  # finest cells across a pixel's width at the region's centre at most; 0: finest_resolution alone
     start_levels: int = 4  # levels active at step 0
     level_steps: int = 250  # steps until one more level is active; 0: all from the start
 

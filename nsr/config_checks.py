@@ -66,6 +66,7 @@ _POSITIVE = (
     "evaluate.icp_distance",
 )
 _NOT_NEGATIVE = (
+    "model.encoding.cells_per_pixel",
     "train.march.ray_chunk",
     "triangulate.min_angle",
     "triangulate.peak_threshold",

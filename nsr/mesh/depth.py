@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from nsr.config import TsdfConfig
-from nsr.conventions import Array, camera_centres, pixel_rays
+from nsr.conventions import Array, pixel_rays
 from nsr.log import get_logger
 from nsr.mesh.grid import SdfFunction
 from nsr.mesh.tsdf import DepthFrame
+from nsr.scene.pixels import pixel_width
 from nsr.scene.scene import Scene
 
 _INTERVALS = 12  # into which the stretch around the rendered depth is cut to find the crossing
@@ -62,9 +63,7 @@ def crossing_distance(sdf: SdfFunction, origin: Tensor, direction: Tensor, expec
 
 def scene_voxel(scene: Scene, downscale: int) -> float:
     """Edge of a voxel, unit frame: what a pixel of the shrunk views covers at the middle of the region, the median view."""
-    centres = camera_centres(scene.unit_w2c(scene.views))
-    focal = [view.shrunk(downscale)[0][0, 0] for view in scene.views]
-    return max(LEAST_VOXEL, float(np.median(np.linalg.norm(centres, axis=1) / focal)))
+    return max(LEAST_VOXEL, pixel_width(scene, downscale))
 
 
 def depth_frames(trained: Any, scene: Scene, config: TsdfConfig, seen: list[int]) -> Iterator[DepthFrame]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import time
@@ -27,9 +26,10 @@ from nsr.scene.spill import Spill
 from nsr.train.average import ParameterMean
 from nsr.train.checkpoint import CHECKPOINT_VERSION, alone_in, drop_previous, find_resumable, save_checkpoint
 from nsr.train.data import TrainingData, load_training_data
+from nsr.train.detail import with_detail
 from nsr.train.graph import GraphTrainer, obstacle
 from nsr.train.memory import SMALLEST, PeakMemory, fitting_samples, free_bytes, shortage_named
-from nsr.train.metrics import MetricsLog, truncate_metrics
+from nsr.train.metrics import MetricsLog, psnr, truncate_metrics
 from nsr.train.model_file import exposures, save_model
 from nsr.train.optim import make_optimizer, rate_factor, set_rates
 from nsr.train.ranks import ALONE, Ranks
@@ -48,6 +48,7 @@ class Trainer:
     """All state of a run; everything in it that changes goes into the checkpoint."""
 
     def __init__(self, scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE):
+        config = with_detail(config, scene)
         self.scene, self.config, self.out, self.device, self.ranks = scene, config, out, device, ranks
         backend = resolve_backend(config.train.backend, device)
         marcher = resolve_backend(config.train.march.backend, device)
@@ -237,11 +238,6 @@ def _make_ready(graph: GraphTrainer, device: torch.device, ranks: Ranks = ALONE)
         ranks.wait()
     graph.limit(ranks.least(fitting))
     get_logger().info("%d kernels ready after %.1f s", kernels, time.monotonic() - start)
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error of colours in [0, 1]."""
-    return -10.0 * math.log10(max(mse, 1e-12))
 
 
 def train_scene(scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -17,6 +18,11 @@ from nsr.log import get_logger
 from nsr.provenance import write_text
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error of colours in [0, 1]."""
+    return -10.0 * math.log10(max(mse, 1e-12))
 
 
 def truncate_metrics(path: Path, step: int) -> None:
