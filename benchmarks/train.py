@@ -54,7 +54,8 @@ def main(args: argparse.Namespace) -> None:
     device = require_gpu()
     import torch
 
-    from nsr.train.loop import Trainer, train_scene
+    from nsr.train.loop import Trainer
+    from nsr.train.members import train_members
 
     config = resolve([preset(args.method)], args.set)
     if args.profile and config.train.steps < 1 + args.skip + 2 * args.profile:
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         del trainer
         gc.collect()
         torch.cuda.empty_cache()
-        _report(train_scene(scene, config, args.out or Path(folder), device), time.perf_counter() - _START)
+        _report(train_members(scene, config, args.out or Path(folder), device), time.perf_counter() - _START)
 
 
 def _report(summary: dict[str, Any], seconds: float) -> None:

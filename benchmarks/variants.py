@@ -176,13 +176,13 @@ def _measure(run: Run) -> dict[str, Any]:
     from nsr.evaluate.views import evaluate_views_stage
     from nsr.mesh.stage import mesh_stage
     from nsr.rendering.device import pick_device
-    from nsr.train.loop import train_scene
+    from nsr.train.members import train_members
     from nsr.train.model_file import load_model
     from nsr.train.views import render_scene
 
     torch.set_num_threads(run.threads)
     device, scene, model = pick_device("auto"), training_scene(run.scene, run.config), run.out / "model.pt"
-    facts = train_scene(scene, run.config, run.out, device)
+    facts = train_members(scene, run.config, run.out, device)
     found = {"train_seconds": facts["seconds"]} | {key: facts[key] for key in ("psnr_train", "peak_memory_mb")}
     if run.truth is not None:
         mesh_stage(model, run.scene, run.out / "mesh.ply", run.config, device=device.type, threads=run.threads)

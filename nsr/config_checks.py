@@ -37,6 +37,7 @@ _POSITIVE = (
     "model.background.layers",
     "train.steps",
     "train.gpus",
+    "train.members",
     "train.samples",
     "train.start_rays",
     "train.max_rays",

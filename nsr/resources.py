@@ -119,7 +119,9 @@ def _triangulate(size: SceneSize, config: Config) -> tuple[float, float]:
 def _train(size: SceneSize, config: Config) -> tuple[float, float]:
     # Pixels beyond 4 GB lie in mapped files. A step takes 2 to 34 ms on an H100 and 0.15 s of the demo's on two cores.
     pixels = 4.0 * size.views * _prepared(size, config)
-    return 6000 + min(pixels, 8000), 1200 + 0.2 * size.views * _prepared(size, config) + 0.25 * config.train.steps
+    return 6000 + min(pixels, 8000), 1200 + 0.2 * size.views * _prepared(
+        size, config
+    ) + 0.25 * config.train.steps * config.train.members
 
 
 def _surface(config: Config) -> float:
@@ -127,9 +129,9 @@ def _surface(config: Config) -> float:
     return 8000 * (config.mesh.resolution / 2048) ** 2
 
 
-def _rendering(views: float, megapixels: float, downscale: int) -> float:
-    """Seconds to render views: 20 s a megapixel, some hundred times what a GPU needs."""
-    return 20 * views * megapixels / downscale**2
+def _rendering(views: float, megapixels: float, downscale: int, members: int) -> float:
+    """Seconds to render views: 20 s a megapixel for each field, some hundred times what a GPU needs."""
+    return 20 * members * views * megapixels / downscale**2
 
 
 def _mesh(size: SceneSize, config: Config) -> tuple[float, float]:
@@ -139,12 +141,14 @@ def _mesh(size: SceneSize, config: Config) -> tuple[float, float]:
 
 def _tsdf(size: SceneSize, config: Config) -> tuple[float, float]:
     views, megapixels = size.views, _prepared(size, config)
-    return 8000 + views * megapixels, 1800 + 2 * views + _rendering(views, megapixels, config.tsdf.downscale)
+    return 8000 + views * megapixels, 1800 + 2 * views + _rendering(
+        views, megapixels, config.tsdf.downscale, config.train.members
+    )
 
 
 def _render(size: SceneSize, config: Config) -> tuple[float, float]:
     return 6000 + 200 * _prepared(size, config), 1200 + _rendering(
-        _rendered(size, config), _prepared(size, config), config.render.downscale
+        _rendered(size, config), _prepared(size, config), config.render.downscale, config.train.members
     )
 
 

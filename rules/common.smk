@@ -255,7 +255,7 @@ def costs_of_methods(wildcards):
     """Steps, samples and use of patches of each method as JSON, from which costs are told."""
     settings = {method: resolved(row_of(wildcards).name, method).train for method in SETUP.methods}
     facts = {
-        method: {"steps": train.steps, "samples": train.samples, "patches": ever_positive(train.loss.patch)}
+        method: {"steps": train.steps * train.members, "samples": train.samples, "patches": ever_positive(train.loss.patch)}
         for method, train in settings.items()
     }
     return json.dumps(facts)

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from nsr.scene.scene import load_scene, with_points
-    from nsr.train.loop import train_scene
+    from nsr.train.members import train_members
     from nsr.train.ranks import joined, start_ranks
 
     config = cli.settings(args)
@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
     with joined(args.device) as (ranks, device):
         torch.set_num_threads(max(1, cli.threads(args) // ranks.count))
         scene = load_scene(args.scene)
-        train_scene(with_points(scene, args.points) if args.points else scene, config, args.out, device, ranks)
+        train_members(with_points(scene, args.points) if args.points else scene, config, args.out, device, ranks)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ SOURCE = "docs/performance.md: one H100 80 GB, torch 2.11; one thread of a CPU"
 GPU_START = 16.6  # s, import to the end of the first step with an empty kernel cache
 _GPU_STEP = {  # ms a step, samples a step
     "nsr": (1.81, 1 << 18),
-    "nsr-fine": (2.5, 1 << 19),
     "instant-nsr-pl": (2.07, 1 << 18),
     "instant-nsr": (5.85, 1 << 18),
     "neuralangelo": (33.9, 1 << 17),
 }
 _LEAST = 0.25  # of a step's time is left, however few its samples are
-_GPU_GB = {"nsr": 0.8, "nsr-fine": 1.3, "instant-nsr": 1.4, "instant-nsr-pl": 1.5}  # of a run without its photographs, at most
+_GPU_GB = {"nsr": 0.8, "instant-nsr": 1.4, "instant-nsr-pl": 1.5}  # of a run without its photographs, at most
 _CPU_STEP = {"nsr": (1250.0, 1 << 16), "nsr-demo": (41.0, 1 << 13)}  # ms a step, samples a step
 _PIXEL_BYTES = 4  # sRGB and mask
 _GREY_BYTES = 2  # for methods that compare patches

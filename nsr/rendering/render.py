@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -32,22 +33,23 @@ class RenderedView(NamedTuple):
     opacity: Image
 
 
-class Renderable(Protocol):
-    """A field with all that rendering needs.
+class Member(NamedTuple):
+    """A field and where it is not empty.
 
     Attributes:
-        model: the field. occupied: (G, G, G) bool occupancy. march_steps: steps along the cube's diagonal.
-        ray_chunk: rays rendered at once, at most. march_backend: back end of marching.
+        model: the field. occupied: (G, G, G) bool occupancy.
     """
 
-    @property
-    def model(self) -> SurfaceModel:
-        """The field."""
-        ...
+    model: SurfaceModel
+    occupied: Tensor
+
+
+class Renderable(Protocol):
+    """One or several fields of a scene, with all that rendering needs."""
 
     @property
-    def occupied(self) -> Tensor:
-        """Occupancy (G, G, G), bool."""
+    def members(self) -> Sequence[Member]:
+        """The fields, whose images' mean is the image."""
         ...
 
     @property
@@ -57,7 +59,7 @@ class Renderable(Protocol):
 
     @property
     def ray_chunk(self) -> int:
-        """Rays rendered at once."""
+        """Rays rendered at once, at most."""
         ...
 
     @property
@@ -106,11 +108,20 @@ def render_view(field: Renderable, K: Array, w2c: Array, width: int, height: int
 
 
 def _render_rays(field: Renderable, origins: Array, directions: Array) -> Tensor:
-    """(R, 8) on the CPU of rays (R, 3): colour, normal, depth along the ray, opacity."""
-    model, device = field.model, field.occupied.device
+    """(R, 8) on the CPU of rays (R, 3): colour, normal, depth along the ray, opacity; of several fields the means."""
+    device = field.members[0].occupied.device
     origin, direction = (torch.from_numpy(part).float().to(device) for part in (origins, directions))
     step = step_length(field.march_steps)
-    samples = draw_samples(origin, direction, field.occupied, step, None, backend=field.march_backend)
-    background = background_colour(model, origin, direction, None)
-    out = render_samples(model, origin, direction, samples, step=step, cosine_ratio=1.0, background=background)
-    return torch.cat([out.colour, out.normal, out.depth[:, None], out.opacity[:, None]], dim=1).float().cpu()
+    parts = []
+    for model, occupied in field.members:
+        samples = draw_samples(origin, direction, occupied, step, None, backend=field.march_backend)
+        background = background_colour(model, origin, direction, None)
+        out = render_samples(model, origin, direction, samples, step=step, cosine_ratio=1.0, background=background)
+        parts.append(torch.cat([out.colour, out.normal, out.depth[:, None], out.opacity[:, None]], dim=1).float())
+    if len(parts) == 1:
+        return parts[0].cpu()
+    images = torch.stack(parts)
+    images[..., 6] *= images[..., 7]  # where a field sees nothing its depth says nothing
+    together = images.mean(0)
+    together[:, 6] /= together[:, 7].clamp(min=1e-6)
+    return together.cpu()

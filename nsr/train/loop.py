@@ -15,7 +15,6 @@ import torch
 from nsr.config import Config, section
 from nsr.fields.model import SurfaceModel
 from nsr.job import current
-from nsr.kernels.ahead import compile_ahead
 from nsr.kernels.backend import resolve_backend
 from nsr.log import get_logger
 from nsr.provenance import hash_json, manifest, whole_file, write_json
@@ -28,11 +27,12 @@ from nsr.train.checkpoint import CHECKPOINT_VERSION, alone_in, drop_previous, fi
 from nsr.train.data import TrainingData, load_training_data
 from nsr.train.detail import with_detail
 from nsr.train.graph import GraphTrainer, obstacle
-from nsr.train.memory import SMALLEST, PeakMemory, fitting_samples, free_bytes, shortage_named
+from nsr.train.memory import SMALLEST, shortage_named
 from nsr.train.metrics import MetricsLog, psnr, truncate_metrics
 from nsr.train.model_file import exposures, save_model
 from nsr.train.optim import make_optimizer, rate_factor, set_rates
 from nsr.train.ranks import ALONE, Ranks
+from nsr.train.ready import make_ready
 from nsr.train.step import StepResult, next_ray_count, training_step, update_occupancy
 from nsr.train.watchdog import check_geometry, check_loss
 
@@ -47,7 +47,15 @@ class Seen(NamedTuple):
 class Trainer:
     """All state of a run; everything in it that changes goes into the checkpoint."""
 
-    def __init__(self, scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE):
+    def __init__(
+        self,
+        scene: Scene,
+        config: Config,
+        out: Path,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        data: TrainingData | None = None,
+    ):
         config = with_detail(config, scene)
         self.scene, self.config, self.out, self.device, self.ranks = scene, config, out, device, ranks
         backend = resolve_backend(config.train.backend, device)
@@ -55,7 +63,7 @@ class Trainer:
         why_not = obstacle(backend, marcher)
         self.graph: GraphTrainer | None = None
         with shortage_named("photographs and model", "lower prepare.max_size or model.encoding.log2_table"):
-            self.data: TrainingData = load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
+            self.data = data or load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
             self.model = SurfaceModel(
                 config.model, torch.Generator().manual_seed(config.train.seed), backend, views=len(self.data.names)
             ).to(device)
@@ -66,7 +74,7 @@ class Trainer:
                     self.model, self.occupancy, self.data.store, config.train, device,
                     known=self.data.points, patches=self.data.patches, ranks=ranks,
                 )  # fmt: skip
-                _make_ready(self.graph, device, ranks)
+                make_ready(self.graph, device, ranks)
             else:
                 self.optimizer = make_optimizer(self.model, config.train.optim)
         self.generator = torch.Generator(device).manual_seed(config.train.seed)
@@ -215,35 +223,13 @@ class Trainer:
         }
 
 
-def _make_ready(graph: GraphTrainer, device: torch.device, ranks: Ranks = ALONE) -> None:
-    """Compile the step's kernels, and find the samples a step for which all ranks' GPUs have room."""
-    if device.type != "cuda":
-        return
-    if not ranks.first:
-        ranks.wait()  # what the first rank compiles is only read here
-    start, kernels = time.monotonic(), 0
-
-    def need(samples: int) -> int | None:
-        nonlocal kernels
-        graph.limit(samples)
-        peak = PeakMemory(device)
-        try:
-            kernels += compile_ahead(lambda: graph.rehearse(peak), device)
-        except torch.cuda.OutOfMemoryError:
-            return None
-        return peak.bytes
-
-    fitting = fitting_samples(graph.samples, free_bytes(device), need)
-    if ranks.first:
-        ranks.wait()
-    graph.limit(ranks.least(fitting))
-    get_logger().info("%d kernels ready after %.1f s", kernels, time.monotonic() - start)
-
-
-def train_scene(scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
-    """Train a scene, or continue where a killed run of the same settings and data stopped.
+def train_scene(
+    scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE, data: TrainingData | None = None
+) -> dict[str, Any]:
+    """Train one field of a scene, or continue where a killed run of the same settings and data stopped.
 
     Writes `model.pt`, `train.json`, `metrics.jsonl` and `checkpoint/last.pt` into `out`; of several ranks the first one does.
+    `data` is what `load_training_data` gives for the scene; None: it is loaded.
 
     Returns:
         The content of `train.json`; {} on other ranks.
@@ -252,7 +238,7 @@ def train_scene(scene: Scene, config: Config, out: Path, device: torch.device, r
         TrainingDiverged, CheckpointError, DataError, OutOfMemory.
     """
     reset_peak_memory(device)
-    trainer = Trainer(scene, config, out, device, ranks)  # before anything is written: it may refuse the scene
+    trainer = Trainer(scene, config, out, device, ranks, data)  # before anything is written: it may refuse the scene
     with alone_in(out / "checkpoint") if ranks.first else nullcontext():
         ranks.wait()
         resumed = trainer.resume()

@@ -18,6 +18,7 @@ from nsr.errors import CheckpointError, NsrError
 from nsr.fields.model import SurfaceModel
 from nsr.kernels.backend import resolve_backend
 from nsr.rendering.device import rays_at_once
+from nsr.rendering.render import Member
 from nsr.train.checkpoint import CHECKPOINT_VERSION, load_dict, save_atomically
 
 _CHUNK = 1 << 18
@@ -28,33 +29,53 @@ class TrainedModel:
     """A trained scene.
 
     Attributes:
-        model: the field at its last step. occupied: (G, G, G) bool occupancy. similarity: unit -> world.
+        members: the field at its last step and its occupancy, or several, which are used as their mean. similarity: unit -> world.
         march_steps, ray_chunk, march_backend: how to render it. info: `step`, `train_views` (in the order of
         what is learned for each photograph), `masked` (trained with masks),
         `settings`, `scene`, `device`.
     """
 
-    model: SurfaceModel
-    occupied: Tensor
+    members: tuple[Member, ...]
     similarity: Similarity
     march_steps: int
     ray_chunk: int
     march_backend: str
     info: dict[str, Any]
 
+    @property
+    def model(self) -> SurfaceModel:
+        """The field, of several the first."""
+        return self.members[0].model
+
+    @property
+    def occupied(self) -> Tensor:
+        """Where any of the fields is not empty, (G, G, G) bool."""
+        return torch.stack([member.occupied for member in self.members]).any(0)
+
     @torch.no_grad()
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distance (P,) at unit-frame points (P, 3) on the model's device."""
-        return torch.cat([self.model.sdf.value(part) for part in points.split(_CHUNK)]) if len(points) else points[:, 0]
+        return torch.cat([self._mean_sdf(part) for part in points.split(_CHUNK)]) if len(points) else points[:, 0]
+
+    def _mean_sdf(self, points: Tensor) -> Tensor:
+        return mean_of([member.model.sdf.value(points) for member in self.members])
 
     @torch.no_grad()
     def colour(self, points: Tensor, normals: Tensor) -> Tensor:
         """sRGB colour (P, 3) of surface points seen head-on, against their normals (P, 3) of unit length."""
         parts = []
         for point, normal in zip(points.split(_CHUNK), normals.split(_CHUNK), strict=True):
-            features = self.model.sdf(point).features
-            parts.append(self.model.radiance(point, features, normal, -normal, self.model.codes(len(point))))
+            colours = []
+            for model, _ in self.members:
+                features = model.sdf(point).features
+                colours.append(model.radiance(point, features, normal, -normal, model.codes(len(point))))
+            parts.append(mean_of(colours))
         return torch.cat(parts) if parts else points
+
+
+def mean_of(values: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors of one shape; of one, the tensor itself."""
+    return values[0] if len(values) == 1 else torch.stack(list(values)).mean(0)
 
 
 def exposures(model: SurfaceModel, names: Sequence[str]) -> dict[str, list[list[float]]]:
@@ -80,6 +101,17 @@ def save_model(
     save_atomically(data, path)
 
 
+def join_models(parts: Sequence[Path], path: Path, train: TrainConfig) -> None:
+    """Write models that differ in their seed as one model, their mean; `train` is what all were trained with.
+
+    Raises:
+        CheckpointError: one of them cannot be read.
+    """
+    first, *others = (load_dict(part, torch.device("cpu")) for part in parts)
+    kept = [{name: other[name] for name in ("model", "occupied")} for other in others]
+    save_atomically({**first, "others": kept, "train_config": asdict(train)}, path)
+
+
 def load_model(path: Path, device: torch.device) -> TrainedModel:
     """Read a final model.
 
@@ -101,15 +133,17 @@ def _trained(data: dict[str, Any], device: torch.device) -> TrainedModel:
     assert isinstance(config, ModelConfig)
     # All back ends share the parameters' layout: a model is read by the best one here, whichever trained it.
     backend = resolve_backend("auto", device)
-    model = SurfaceModel(config, torch.Generator().manual_seed(0), backend, views=len(data["info"]["train_views"])).to(device)
-    model.load_state_dict(data["model"])
-    model.set_step(data["info"]["step"])
-    model.requires_grad_(False)
+    members = []
+    for member in (data, *data.get("others", [])):
+        model = SurfaceModel(config, torch.Generator().manual_seed(0), backend, views=len(data["info"]["train_views"])).to(device)
+        model.load_state_dict(member["model"])
+        model.set_step(data["info"]["step"])
+        model.requires_grad_(False)
+        members.append(Member(model, member["occupied"]))
     march = data["train_config"]["march"]
     info = {**data["info"], "settings": {"model": data["model_config"], "train": data["train_config"]}}
     return TrainedModel(
-        model=model,
-        occupied=data["occupied"],
+        members=tuple(members),
         similarity=Similarity.from_dict(data["similarity"]),
         march_steps=march["steps"],
         ray_chunk=march["ray_chunk"] or rays_at_once(device),

@@ -9,7 +9,7 @@ import torch
 from nsr.errors import OutOfMemory
 from nsr.fields.model import SurfaceModel
 from nsr.sampling.occupancy import OccupancyGrid
-from nsr.train import loop
+from nsr.train import loop, ready
 from nsr.train.graph import GraphTrainer
 from nsr.train.loop import Trainer, train_scene
 from nsr.train.memory import SMALLEST, fitting_samples, shortage_named
@@ -169,10 +169,10 @@ def test_a_step_is_measured_and_limited_before_training(scene, monkeypatch, capl
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return 3
 
-    monkeypatch.setattr(loop, "compile_ahead", rehearse)
-    monkeypatch.setattr(loop, "free_bytes", lambda device: 44 * MB)
-    monkeypatch.setattr(loop, "PeakMemory", lambda device: SimpleNamespace(bytes=1000 * graph.samples))
-    loop._make_ready(graph, gpu)
+    monkeypatch.setattr(ready, "compile_ahead", rehearse)
+    monkeypatch.setattr(ready, "free_bytes", lambda device: 44 * MB)
+    monkeypatch.setattr(ready, "PeakMemory", lambda device: SimpleNamespace(bytes=1000 * graph.samples))
+    ready.make_ready(graph, gpu)
     assert rehearsals == [131072, 65536, 32768]
     assert (graph.samples, graph.rays) == (32768, 128)
 

@@ -28,9 +28,9 @@ def sphere_model(kind="black", sharpness=400.0):
 
 class Field:
     def __init__(self, model, steps=1024):
-        self.model, self.march_steps, self.ray_chunk = model, steps, 1000
+        self.march_steps, self.ray_chunk = steps, 1000
         self.march_backend = "reference"
-        self.occupied = torch.ones(8, 8, 8, dtype=torch.bool)
+        self.members = [render.Member(model, torch.ones(8, 8, 8, dtype=torch.bool))]
 
 
 def test_alpha_is_the_formula_of_the_paper():

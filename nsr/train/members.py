@@ -1,0 +1,123 @@
+"""Several fields of a scene, each trained from a seed of its own, whose mean is the model.
+
+What differs from seed to seed (how deep a pit under a highlight is, where a cloud of colour hangs) is not in the photographs, and a mean
+has less of it. After deep ensembles (Lakshminarayanan et al. 2017, section 2.4): signed distances are averaged for surfaces, rendered images for views.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+
+from nsr.config import Config, section
+from nsr.errors import CheckpointError
+from nsr.job import current
+from nsr.log import get_logger
+from nsr.provenance import hash_json, manifest, parse_json, whole_file, write_json
+from nsr.scene.scene import Scene
+from nsr.scene.spill import Spill
+from nsr.train.checkpoint import alone_in, load_dict
+from nsr.train.data import TrainingData, load_training_data
+from nsr.train.detail import with_detail
+from nsr.train.loop import train_scene
+from nsr.train.memory import shortage_named
+from nsr.train.model_file import join_models
+from nsr.train.ranks import ALONE, Ranks
+
+
+def member_config(config: Config, number: int) -> Config:
+    """Settings of one field: its own seed, the first one's is the model's; those of neighbouring models share none."""
+    seed = (config.train.seed + number * 0x51ED270B) % 2**31
+    return replace(config, train=replace(config.train, members=1, seed=seed))
+
+
+def train_members(scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """Train the `train.members` fields of a scene one after another, or continue where a killed run of the same settings and data stopped.
+
+    Writes the same files as `train_scene`, which it is for one field; several are trained into `checkpoint/member0` and so on, and stay there.
+
+    Returns:
+        The content of `train.json`; {} on other ranks.
+
+    Raises:
+        TrainingDiverged, CheckpointError, DataError, OutOfMemory.
+    """
+    if config.train.members == 1:
+        return train_scene(scene, config, out, device, ranks)
+    config = with_detail(config, scene)
+    with shortage_named("photographs", "lower prepare.max_size"):
+        data = load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
+    folders = [out / "checkpoint" / f"member{number}" for number in range(config.train.members)]
+    with alone_in(out / "checkpoint") if ranks.first else nullcontext():
+        ranks.wait()
+        for number, folder in enumerate(folders):
+            own = member_config(config, number)
+            if ranks.least(_finished(folder, own, data)):
+                continue
+            get_logger().info("field %d of %d", number + 1, len(folders))
+            train_scene(scene, own, folder, device, ranks, data)
+            gc.collect()  # of the field, which holds its own parts in circles
+        return _joined(out, folders, config, data) if ranks.first else {}
+
+
+def _finished(folder: Path, config: Config, data: TrainingData) -> bool:
+    """Whether a run of these settings and data has ended there; its cost then counts as this job's."""
+    try:
+        facts = parse_json((folder / "train.json").read_text())
+        identity, cost = facts["manifest"]["identity"], dict(facts["manifest"]["cost"])
+        if identity["data"] != data.digest or identity["settings"] != hash_json(section(config, "model", "train")):
+            return False
+        load_dict(folder / "model.pt", torch.device("cpu"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    except CheckpointError as error:
+        get_logger().warning("trained again: %s", error)
+        return False
+    current().carry(cost)
+    return True
+
+
+def _joined(out: Path, folders: Sequence[Path], config: Config, data: TrainingData) -> dict[str, Any]:
+    """Make one result of the fields'."""
+    join_models([folder / "model.pt" for folder in folders], out / "model.pt", config.train)
+    parts = [parse_json((folder / "train.json").read_text()) for folder in folders]
+    with whole_file(out / "metrics.jsonl") as partial:
+        partial.write_text("".join(json.dumps(record) + "\n" for record in _records(folders, parts)))
+    settings = section(config, "model", "train")
+    seconds = sum(part["seconds"] for part in parts)
+    summary = parts[-1] | {
+        "steps": sum(part["steps"] for part in parts),
+        "samples_a_step": min(part["samples_a_step"] for part in parts),
+        "shortages": [{"member": number, **shortage} for number, part in enumerate(parts) for shortage in part["shortages"]],
+        "seconds": seconds,
+        "samples_per_second": sum(part["samples_per_second"] * part["seconds"] for part in parts) / max(seconds, 1e-9),
+        "peak_memory_mb": max(part["peak_memory_mb"] for part in parts),
+        "psnr_train": mean(part["psnr_train"] for part in parts),
+        "sharpness": mean(part["sharpness"] for part in parts),
+        "exposure": {name: np.mean([part["exposure"][name] for part in parts], axis=0).tolist() for name in parts[0]["exposure"]},
+        "resumed": any(part["resumed"] for part in parts),
+        "settings": settings,
+        "manifest": manifest(identity={"settings": hash_json(settings), "data": data.digest}, seed=config.train.seed),
+    }
+    write_json(out / "train.json", summary)
+    return summary
+
+
+def _records(folders: Sequence[Path], parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics of all fields, steps and seconds counted through."""
+    found, steps, seconds = list[dict[str, Any]](), 0, 0.0
+    for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
+        for line in (folder / "metrics.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            found.append({**record, "step": record["step"] + steps, "seconds": record["seconds"] + seconds, "member": number})
+        steps, seconds = steps + part["steps"], seconds + part["seconds"]
+    return found
