@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -43,7 +44,7 @@ def member_config(config: Config, number: int) -> Config:
 def train_members(scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Train the `train.members` fields of a scene one after another, or continue where a killed run of the same settings and data stopped.
 
-    Writes the same files as `train_scene`, which it is for one field; several are trained into `checkpoint/member0` and so on, and stay there.
+    Writes the same files as `train_scene`, which it is for one field; the models of several stay in `checkpoint/member0` and so on.
 
     Returns:
         The content of `train.json`; {} on other ranks.
@@ -66,6 +67,8 @@ def train_members(scene: Scene, config: Config, out: Path, device: torch.device,
             get_logger().info("field %d of %d", number + 1, len(folders))
             train_scene(scene, own, folder, device, ranks, data)
             gc.collect()  # of the field, which holds its own parts in circles
+            if ranks.first:
+                shutil.rmtree(folder / "checkpoint")  # larger than all models together, and not read again
         return _joined(out, folders, config, data) if ranks.first else {}
 
 
