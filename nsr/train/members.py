@@ -23,7 +23,7 @@ from nsr.config import Config, section
 from nsr.errors import CheckpointError
 from nsr.job import current
 from nsr.log import get_logger
-from nsr.provenance import hash_json, manifest, parse_json, whole_file, write_json
+from nsr.provenance import hash_json, manifest, parse_json, write_json, write_text
 from nsr.scene.scene import Scene
 from nsr.scene.spill import Spill
 from nsr.train.checkpoint import alone_in, load_dict
@@ -58,43 +58,46 @@ def train_members(scene: Scene, config: Config, out: Path, device: torch.device,
     with shortage_named("photographs", "lower prepare.max_size"):
         data = load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
     folders = [out / "checkpoint" / f"member{number}" for number in range(config.train.members)]
+    parts = []
     with alone_in(out / "checkpoint") if ranks.first else nullcontext():
         ranks.wait()
         for number, folder in enumerate(folders):
             own = member_config(config, number)
-            if ranks.least(_finished(folder, own, data)):
-                continue
-            get_logger().info("field %d of %d", number + 1, len(folders))
-            train_scene(scene, own, folder, device, ranks, data)
-            gc.collect()  # of the field, which holds its own parts in circles
-            if ranks.first:
-                shutil.rmtree(folder / "checkpoint")  # larger than all models together, and not read again
-        return _joined(out, folders, config, data) if ranks.first else {}
+            facts = _finished(folder, own, data)
+            agreed = ranks.least(facts is not None)
+            if facts is None or not agreed:
+                get_logger().info("field %d of %d", number + 1, len(folders))
+                facts = train_scene(scene, own, folder, device, ranks, data)
+                gc.collect()  # of the field, which holds its own parts in circles
+                if ranks.first:
+                    shutil.rmtree(folder / "checkpoint")  # larger than all models together, and not read again
+            parts.append(facts)
+        return _joined(out, folders, parts, config, data) if ranks.first else {}
 
 
-def _finished(folder: Path, config: Config, data: TrainingData) -> bool:
-    """Whether a run of these settings and data has ended there; its cost then counts as this job's."""
+def _finished(folder: Path, config: Config, data: TrainingData) -> dict[str, Any] | None:
+    """`train.json` of a run of these settings and data that has ended there, whose cost then counts as this job's; None if none has."""
     try:
-        facts = parse_json((folder / "train.json").read_text())
+        facts: dict[str, Any] = parse_json((folder / "train.json").read_text())
         identity, cost = facts["manifest"]["identity"], dict(facts["manifest"]["cost"])
         if identity["data"] != data.digest or identity["settings"] != hash_json(section(config, "model", "train")):
-            return False
+            return None
         load_dict(folder / "model.pt", torch.device("cpu"))
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
     except CheckpointError as error:
         get_logger().warning("trained again: %s", error)
-        return False
+        return None
     current().carry(cost)
-    return True
+    return facts
 
 
-def _joined(out: Path, folders: Sequence[Path], config: Config, data: TrainingData) -> dict[str, Any]:
-    """Make one result of the fields'."""
+def _joined(
+    out: Path, folders: Sequence[Path], parts: Sequence[dict[str, Any]], config: Config, data: TrainingData
+) -> dict[str, Any]:
+    """Make one result of the fields', whose `train.json` are `parts`."""
     join_models([folder / "model.pt" for folder in folders], out / "model.pt", config.train)
-    parts = [parse_json((folder / "train.json").read_text()) for folder in folders]
-    with whole_file(out / "metrics.jsonl") as partial:
-        partial.write_text("".join(json.dumps(record) + "\n" for record in _records(folders, parts)))
+    write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in _records(folders, parts)))
     settings = section(config, "model", "train")
     seconds = sum(part["seconds"] for part in parts)
     summary = parts[-1] | {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class TrainedModel:
         """The field, of several the first."""
         return self.members[0].model
 
-    @property
+    @cached_property
     def occupied(self) -> Tensor:
         """Where any of the fields is not empty, (G, G, G) bool."""
         return torch.stack([member.occupied for member in self.members]).any(0)
@@ -58,7 +59,7 @@ class TrainedModel:
         return torch.cat([self._mean_sdf(part) for part in points.split(_CHUNK)]) if len(points) else points[:, 0]
 
     def _mean_sdf(self, points: Tensor) -> Tensor:
-        return mean_of([member.model.sdf.value(points) for member in self.members])
+        return _mean([member.model.sdf.value(points) for member in self.members])
 
     @torch.no_grad()
     def colour(self, points: Tensor, normals: Tensor) -> Tensor:
@@ -69,11 +70,11 @@ class TrainedModel:
             for model, _ in self.members:
                 features = model.sdf(point).features
                 colours.append(model.radiance(point, features, normal, -normal, model.codes(len(point))))
-            parts.append(mean_of(colours))
+            parts.append(_mean(colours))
         return torch.cat(parts) if parts else points
 
 
-def mean_of(values: Sequence[Tensor]) -> Tensor:
+def _mean(values: Sequence[Tensor]) -> Tensor:
     """The mean of tensors of one shape; of one, the tensor itself."""
     return values[0] if len(values) == 1 else torch.stack(list(values)).mean(0)
 
