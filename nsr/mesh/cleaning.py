@@ -65,6 +65,7 @@ def clean_mesh(
     mesh = log.done("extracted", clean.drop_degenerate(mesh), "look at the training curve and prepare.region")
     mesh = clean.inside_region(mesh, scene.similarity, config.box, 0.0 if config.caps else cap)
     mesh = log.done("region of interest", mesh, "look at mesh.box and prepare.region, or set mesh.caps=true")
+    whole = mesh
     if config.mask_dilation >= 0 and scene.has_masks:
         mesh = log.done(
             "mask culling",
@@ -73,16 +74,25 @@ def clean_mesh(
         )
     elif config.mask_dilation >= 0:
         log.notes.append("no mask culling: the scene has no masks")
-    parts = clean.parts_of(mesh, device)
+    parts = _rendered_parts(mesh, config, occupied, device)
     if config.rendered and occupied is not None:
-        parts = clean.rendered_parts(parts, occupied)
         log.done("ghosts", parts.mesh, "no part of the surface was ever rendered; look at the training curve")
     parts = clean.without_fragments(clean.largest_parts(parts, config.components), config.component_share)
     log.done("largest components", parts.mesh, "set mesh.components=0 and lower mesh.component_share")
     if config.min_views > 0:
-        mesh = cull.cull_unseen(parts.mesh, cameras, config.min_views, threads)
+        # A table that the masks rule out still hides what the model put under it, which no photograph supports.
+        hiding = parts.mesh if mesh is whole else _rendered_parts(whole, config, occupied, device).mesh
+        mesh = cull.cull_unseen(parts.mesh, cameras, config.min_views, threads, hiding=hiding)
         log.done("visibility culling", mesh, "no camera sees the surface; lower mesh.min_views and look at the scene's region")
         parts = parts if mesh is parts.mesh else clean.parts_of(mesh, device)
         parts = clean.without_fragments(parts, config.component_share)
         log.done("crumbs", parts.mesh, "set mesh.min_views=0")
     return parts
+
+
+def _rendered_parts(
+    mesh: Mesh, config: MeshConfig, occupied: NDArray[np.bool_] | None, device: torch.device | str
+) -> clean.Parts:
+    """The components, without ghosts if `mesh.rendered`."""
+    parts = clean.parts_of(mesh, device)
+    return clean.rendered_parts(parts, occupied) if config.rendered and occupied is not None else parts

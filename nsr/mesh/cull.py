@@ -22,15 +22,19 @@ def cull_masked(mesh: Mesh, cameras: Sequence[Camera], radius: int) -> Mesh:
     return mesh.select(_faces_with(np.all, mesh, inside_masks(mesh.vertices, cameras, radius)))
 
 
-def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: int = 0) -> Mesh:
+def cull_unseen(mesh: Mesh, cameras: Sequence[Camera], min_views: int, threads: int = 0, *, hiding: Mesh | None = None) -> Mesh:
     """Keep the faces of which at least `min_views` cameras see some point.
 
     Looked at are the vertices and, on faces with no seen vertex, a lattice of points: about one pixel apart, wider on
-    meshes of many faces, where that would be hundreds of millions of rays. The mesh itself hides what lies behind it.
+    meshes of many faces, where that would be hundreds of millions of rays.
+
+    Args:
+        hiding: what hides that which lies behind it, a mesh of which this one is a part; None: the mesh itself.
     """
     if min_views <= 0 or not len(mesh.faces):
         return mesh
-    surface = (mesh.vertices, mesh.faces)
+    hiding = mesh if hiding is None else hiding
+    surface = (hiding.vertices, hiding.faces)
     seen = times_seen(surface, mesh.vertices, cameras, min_views, threads) >= min_views
     keep = _faces_with(np.any, mesh, seen)
     hidden = np.flatnonzero(~keep)

@@ -1,7 +1,8 @@
-"""Several fields of a scene, each trained from a seed of its own, whose mean is the model.
+"""Several fields of a scene, each trained from a seed of its own, joined as one model.
 
 What differs from seed to seed (how deep a pit under a highlight is, where a cloud of colour hangs) is not in the photographs, and a mean
-has less of it. After deep ensembles (Lakshminarayanan et al. 2017, section 2.4): signed distances are averaged for surfaces, rendered images for views.
+has less of it. After deep ensembles (Lakshminarayanan et al. 2017, section 2.4): of signed distances the median is taken for surfaces, so that one field's
+accident moves them little, of rendered images the mean for views.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class TrainedModel:
     """A trained scene.
 
     Attributes:
-        members: the field at its last step and its occupancy, or several, which are used as their mean. similarity: unit -> world.
+        members: the field at its last step and its occupancy, or several, of which the distance is the median and the colour the mean. similarity: unit -> world.
         march_steps, ray_chunk, march_backend: how to render it. info: `step`, `train_views` (in the order of
         what is learned for each photograph), `masked` (trained with masks),
         `settings`, `scene`, `device`.
@@ -56,10 +56,10 @@ class TrainedModel:
     @torch.no_grad()
     def sdf(self, points: Tensor) -> Tensor:
         """Signed distance (P,) at unit-frame points (P, 3) on the model's device."""
-        return torch.cat([self._mean_sdf(part) for part in points.split(_CHUNK)]) if len(points) else points[:, 0]
+        return torch.cat([self._middle_sdf(part) for part in points.split(_CHUNK)]) if len(points) else points[:, 0]
 
-    def _mean_sdf(self, points: Tensor) -> Tensor:
-        return _mean([member.model.sdf.value(points) for member in self.members])
+    def _middle_sdf(self, points: Tensor) -> Tensor:
+        return _median([member.model.sdf.value(points) for member in self.members])
 
     @torch.no_grad()
     def colour(self, points: Tensor, normals: Tensor) -> Tensor:
@@ -77,6 +77,15 @@ class TrainedModel:
 def _mean(values: Sequence[Tensor]) -> Tensor:
     """The mean of tensors of one shape; of one, the tensor itself."""
     return values[0] if len(values) == 1 else torch.stack(list(values)).mean(0)
+
+
+def _median(values: Sequence[Tensor]) -> Tensor:
+    """The median of tensors of one shape, of an even number the mean of the middle two: one field that is far off moves it little."""
+    count = len(values)
+    if count < 3:
+        return _mean(values)
+    ordered = torch.stack(list(values)).sort(dim=0).values
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
 
 
 def exposures(model: SurfaceModel, names: Sequence[str]) -> dict[str, list[list[float]]]:
@@ -103,7 +112,7 @@ def save_model(
 
 
 def join_models(parts: Sequence[Path], path: Path, train: TrainConfig) -> None:
-    """Write models that differ in their seed as one model, their mean; `train` is what all were trained with.
+    """Write models that differ in their seed as one model; `train` is what all were trained with.
 
     Raises:
         CheckpointError: one of them cannot be read.

@@ -103,6 +103,15 @@ def test_distance_and_colour_are_means():
     )
 
 
+@pytest.mark.parametrize(("radii", "middle"), [((0.3, 0.5, 0.55), (1,)), ((0.3, 0.7, 0.5, 0.55), (2, 3))])
+def test_the_distance_of_more_is_the_median(radii, middle):
+    fields = [sphere(radius) for radius in radii]
+    # The bias moves every distance of these fields alike, so their order is that of the radii everywhere.
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    wanted = sum(together(fields[number]).sdf(points) for number in middle) / len(middle)
+    torch.testing.assert_close(together(*fields).sdf(points), wanted)
+
+
 def test_the_surface_of_two_spheres_is_the_sphere_between_them():
     radii = [float(np.linalg.norm(extract(together(sphere(r)).sdf, 48).vertices, axis=1).mean()) for r in (0.4, 0.6)]
     mesh = extract(together(sphere(0.4), sphere(0.6)).sdf, 48)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from nsr.config import MeshConfig, resolve
-from nsr.conventions import Similarity
+from nsr.conventions import MASK_BACKGROUND, MASK_OBJECT, Similarity
 from nsr.errors import DataError, EmptyMesh
 from nsr.mesh import stage
 from nsr.mesh.cleaning import StepLog, clean_mesh
 from nsr.mesh.io import read_mesh, read_metric
 from nsr.mesh.marching_cubes import extract
+from nsr.mesh.surface import Mesh
 from nsr.scene.scene import Scene, View, save_scene
 from tests.unit.shapes import CENTRE, ball, joined, sphere, torched
 
@@ -169,6 +172,27 @@ def test_the_step_that_left_nothing_is_named(two_views):
     blind = Scene(two_views.root, two_views.name, tuple(turned), two_views.similarity)
     with pytest.raises(EmptyMesh, match="visibility culling left no surface"):
         clean_mesh(behind, blind, MeshConfig(mask_dilation=-1), StepLog())
+
+
+def test_what_the_masks_rule_out_still_hides_what_is_behind_it(two_views, tmp_path):
+    """Two balls, the lower one behind a screen for each camera, the screens outside the other camera's mask; as under a table."""
+    screens = [
+        np.array([[-0.5, -0.6, -0.5], [0.5, -0.6, -0.5], [0.5, -0.6, 0.0], [-0.5, -0.6, 0.0]]),
+        np.array([[-0.6, -0.5, -0.5], [-0.6, 0.5, -0.5], [-0.6, 0.5, 0.0], [-0.6, -0.5, 0.0]]),
+    ]
+    quad = np.array([[0, 1, 2], [0, 2, 3]])
+    mesh = joined(ball(0.15, (0, 0, 0.25)), ball(0.15, (0, 0, -0.25)), *(Mesh(screen, quad) for screen in screens))
+    mask = np.full((160, 200), MASK_BACKGROUND, dtype=np.uint8)
+    mask[50:110, 70:130] = MASK_OBJECT  # 0.45 up and down and to the sides at the origin
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    views = tuple(replace(view, mask=tmp_path / "mask.png") for view in two_views.views)
+    masked = replace(two_views, views=views)
+    left = clean_mesh(mesh, masked, MeshConfig(mask_dilation=0, component_share=0.0), StepLog()).mesh
+    assert len(left.faces) > 100
+    assert left.vertices[:, 2].min() > 0.09
+    # Without the screens the same cameras see it.
+    without = joined(ball(0.15, (0, 0, 0.25)), ball(0.15, (0, 0, -0.25)))
+    assert clean_mesh(without, masked, MeshConfig(mask_dilation=0), StepLog()).mesh.vertices[:, 2].min() < -0.39
 
 
 @pytest.mark.parametrize(
