@@ -43,7 +43,10 @@ def member_config(config: Config, number: int) -> Config:
 
 
 def train_members(scene: Scene, config: Config, out: Path, device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
-    """Train the `train.members` fields of a scene one after another, or continue where a killed run of the same settings and data stopped.
+    """Train the `train.members` fields of a scene, or continue where a killed run of the same settings and data stopped.
+
+    They are trained one after another; where several ranks can have equally many, each trains its own and they are the same as those
+    of one rank, else all ranks train each together.
 
     Writes the same files as `train_scene`, which it is for one field; the models of several stay in `checkpoint/member0` and so on.
 
@@ -59,28 +62,36 @@ def train_members(scene: Scene, config: Config, out: Path, device: torch.device,
     with shortage_named("photographs", "lower prepare.max_size"):
         data = load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
     folders = [out / "checkpoint" / f"member{number}" for number in range(config.train.members)]
-    parts = []
+    apart = ranks.count > 1 and len(folders) % ranks.count == 0
+    if apart and ranks.first:
+        get_logger().info("%d ranks train %d fields each", ranks.count, len(folders) // ranks.count)
     with alone_in(out / "checkpoint") if ranks.first else nullcontext():
         ranks.wait()
         for number, folder in enumerate(folders):
-            own = member_config(config, number)
-            facts = _finished(folder, own, data)
-            agreed = ranks.least(facts is not None)
-            if facts is None or not agreed:
-                get_logger().info("field %d of %d", number + 1, len(folders))
-                facts = train_scene(scene, own, folder, device, ranks, data)
-                gc.collect()  # of the field, which holds its own parts in circles
-                if ranks.first:
-                    shutil.rmtree(folder / "checkpoint")  # larger than all models together, and not read again
-            parts.append(facts)
-        return _joined(out, folders, parts, config, data) if ranks.first else {}
+            if not apart or number % ranks.count == ranks.rank:
+                _train_field(scene, member_config(config, number), folder, device, ALONE if apart else ranks, data)
+        ranks.wait()
+        return _joined(out, folders, config, data, ranks, apart) if ranks.first else {}
+
+
+def _train_field(scene: Scene, config: Config, folder: Path, device: torch.device, ranks: Ranks, data: TrainingData) -> None:
+    """Train a field unless it is there already."""
+    facts = _finished(folder, config, data)
+    if facts is not None:
+        current().carry(facts["manifest"]["cost"])
+    if not ranks.least(facts is not None):
+        get_logger().info("%s", folder.name)
+        train_scene(scene, config, folder, device, ranks, data)
+        gc.collect()  # of the field, which holds its own parts in circles
+        if ranks.first:
+            shutil.rmtree(folder / "checkpoint")  # larger than all models together, and not read again
 
 
 def _finished(folder: Path, config: Config, data: TrainingData) -> dict[str, Any] | None:
-    """`train.json` of a run of these settings and data that has ended there, whose cost then counts as this job's; None if none has."""
+    """`train.json` of a run of these settings and data that has ended there; None if none has."""
     try:
         facts: dict[str, Any] = parse_json((folder / "train.json").read_text())
-        identity, cost = facts["manifest"]["identity"], dict(facts["manifest"]["cost"])
+        identity, _ = facts["manifest"]["identity"], dict(facts["manifest"]["cost"])
         if identity["data"] != data.digest or identity["settings"] != hash_json(section(config, "model", "train")):
             return None
         load_dict(folder / "model.pt", torch.device("cpu"))
@@ -89,21 +100,21 @@ def _finished(folder: Path, config: Config, data: TrainingData) -> dict[str, Any
     except CheckpointError as error:
         get_logger().warning("trained again: %s", error)
         return None
-    current().carry(cost)
     return facts
 
 
-def _joined(
-    out: Path, folders: Sequence[Path], parts: Sequence[dict[str, Any]], config: Config, data: TrainingData
-) -> dict[str, Any]:
-    """Make one result of the fields', whose `train.json` are `parts`."""
+def _joined(out: Path, folders: Sequence[Path], config: Config, data: TrainingData, ranks: Ranks, apart: bool) -> dict[str, Any]:
+    """Make one result of the fields'; `apart`: every rank trained some of them by itself, one in `ranks.count`."""
+    parts = [parse_json((folder / "train.json").read_text()) for folder in folders]
+    by_rank = [parts[rank :: ranks.count] for rank in range(ranks.count)] if apart else [parts]
     join_models([folder / "model.pt" for folder in folders], out / "model.pt", config.train)
-    write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in _records(folders, parts)))
+    write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in _records(folders, parts, len(by_rank))))
     settings = section(config, "model", "train")
-    seconds = sum(part["seconds"] for part in parts)
+    seconds = max(sum(part["seconds"] for part in own) for own in by_rank)
     summary = parts[-1] | {
         "steps": sum(part["steps"] for part in parts),
         "samples_a_step": min(part["samples_a_step"] for part in parts),
+        "ranks": ranks.count,
         "shortages": [{"member": number, **shortage} for number, part in enumerate(parts) for shortage in part["shortages"]],
         "seconds": seconds,
         "samples_per_second": sum(part["samples_per_second"] * part["seconds"] for part in parts) / max(seconds, 1e-9),
@@ -119,12 +130,14 @@ def _joined(
     return summary
 
 
-def _records(folders: Sequence[Path], parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metrics of all fields, steps and seconds counted through."""
-    found, steps, seconds = list[dict[str, Any]](), 0, 0.0
+def _records(folders: Sequence[Path], parts: Sequence[dict[str, Any]], at_once: int) -> list[dict[str, Any]]:
+    """Metrics of all fields, of which `at_once` were trained at a time; steps are counted through, and seconds of one after another."""
+    found, steps, seconds = list[dict[str, Any]](), 0, [0.0] * at_once
     for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
+        before = seconds[number % at_once]
         for line in (folder / "metrics.jsonl").read_text().splitlines():
             record = json.loads(line)
-            found.append({**record, "step": record["step"] + steps, "seconds": record["seconds"] + seconds, "member": number})
-        steps, seconds = steps + part["steps"], seconds + part["seconds"]
+            found.append({**record, "step": record["step"] + steps, "seconds": record["seconds"] + before, "member": number})
+        steps += part["steps"]
+        seconds[number % at_once] += part["seconds"]
     return found

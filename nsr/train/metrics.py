@@ -46,7 +46,7 @@ class MetricsLog:
         self.path, self.steps, self.start = path, steps, start
         self.began = self.last_line = time.monotonic()
         self.bar: Progress | None = None
-        if sys.stderr.isatty() and path != Path(os.devnull):  # of several ranks, the one that writes
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":  # of several ranks, the first
             columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
             self.bar = Progress(*columns, console=Console(stderr=True))
             self.task = self.bar.add_task("training", total=steps, completed=start)

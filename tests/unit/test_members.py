@@ -39,7 +39,8 @@ def scene(tmp_path_factory):
 def trained(scene, tmp_path_factory):
     """Folder and summary of a model of two fields."""
     folder = tmp_path_factory.mktemp("members") / "run"
-    return folder, train_members(scene, config(), folder, CPU)
+    with running(Job(stage="train")):
+        return folder, train_members(scene, config(), folder, CPU)
 
 
 def alone(scene, number, folder, **train):

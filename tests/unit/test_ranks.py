@@ -14,6 +14,7 @@ from nsr.errors import DeviceUnavailable, OutOfMemory
 from nsr.scene.scene import load_scene
 from nsr.train import loop, ranks
 from nsr.train.loop import Trainer, train_scene
+from nsr.train.model_file import load_model
 from nsr.train.ranks import ALONE, Ranks, joined, start_ranks
 from tests.source_tree import ROOT, child_environment
 from tests.unit.graph_settings import DEVICE, pixel_store, tiny_config
@@ -230,6 +231,70 @@ def test_the_program_under_torchrun(two):
     assert steps == [5, 6]
     assert (root / "train.log").read_text().count("INFO back ends") == 1
     assert (out / "model.pt").is_file()
+
+
+FIELDS = """
+import sys
+from pathlib import Path
+import torch
+from nsr.job import Job, running
+from nsr.scene.scene import load_scene
+from nsr.train.members import train_members
+from nsr.train.ranks import joined
+from tests.unit.test_ranks import fields
+torch.set_num_threads(1)
+with running(Job(stage="train")), joined("cpu") as (ranks, device):
+    train_members(load_scene(Path(sys.argv[1])), fields(int(sys.argv[3])), Path(sys.argv[2]), device, ranks)
+"""
+
+
+def fields(members):
+    return quick_config(members=members, steps=6, checkpoint_every=3, log_every=2)
+
+
+def trained_fields(root, name, members, count):
+    """Models and summary of the fields that `count` ranks trained."""
+    (root / "fields.py").write_text(FIELDS)
+    done = torchrun(root / "fields.py", root / "scene", root / name, members, count=count)
+    assert done.returncode == 0, done.stderr
+    return load_model(root / name / "model.pt", CPU).members, json.loads((root / name / "train.json").read_text())
+
+
+def equal(first, second):
+    mine, other = first.model.state_dict(), second.model.state_dict()
+    return all(torch.equal(mine[name], other[name]) for name in mine) and torch.equal(first.occupied, second.occupied)
+
+
+def test_ranks_that_can_have_fields_of_their_own_make_those_of_one_rank(two):
+    root, _ = two
+    alone, _ = trained_fields(root, "alone", members=2, count=1)
+    apart, summary = trained_fields(root, "apart", members=2, count=2)
+    assert len(apart) == 2
+    assert all(equal(*pair) for pair in zip(alone, apart, strict=True))
+    assert (summary["ranks"], summary["steps"]) == (2, 12)
+    parts = [json.loads((root / "apart/checkpoint" / name / "train.json").read_text()) for name in ("member0", "member1")]
+    assert summary["seconds"] == max(part["seconds"] for part in parts), "they were trained at the same time"
+    records = [json.loads(line) for line in (root / "apart/metrics.jsonl").read_text().splitlines()]
+    assert [(record["member"], record["step"]) for record in records] == [(k // 3, 2 * (k + 1)) for k in range(6)]
+    assert records[-1]["seconds"] == pytest.approx(parts[1]["seconds"], abs=1e-3)
+
+    # One rank's field is lost: a rerun of both ranks trains that one only.
+    lost, kept = (root / "apart/checkpoint" / name / "model.pt" for name in ("member1", "member0"))
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    again, summary = trained_fields(root, "apart", members=2, count=2)
+    assert kept.stat().st_mtime_ns == before and lost.is_file()
+    assert all(equal(*pair) for pair in zip(alone, again, strict=True))
+    assert summary["manifest"]["cost"]["wall_seconds"] >= parts[0]["seconds"], "the cost of the first run counts"
+
+
+def test_fields_that_ranks_cannot_have_equally_many_of_are_trained_by_all(two):
+    root, _ = two
+    together, summary = trained_fields(root, "together", members=3, count=2)
+    assert len(together) == 3 and summary["ranks"] == 2
+    parts = [json.loads((root / "together/checkpoint" / f"member{k}" / "train.json").read_text()) for k in range(3)]
+    assert [part["ranks"] for part in parts] == [2, 2, 2]
+    assert summary["seconds"] == sum(part["seconds"] for part in parts)
 
 
 def test_without_enough_gpus_one_process_trains(caplog, monkeypatch):
