@@ -91,8 +91,9 @@ def _finished(folder: Path, config: Config, data: TrainingData) -> dict[str, Any
     """`train.json` of a run of these settings and data that has ended there; None if none has."""
     try:
         facts: dict[str, Any] = parse_json((folder / "train.json").read_text())
-        identity, _ = facts["manifest"]["identity"], dict(facts["manifest"]["cost"])
-        if identity["data"] != data.digest or identity["settings"] != hash_json(section(config, "model", "train")):
+        identity, cost = facts["manifest"]["identity"], facts["manifest"]["cost"]
+        same = identity["data"] == data.digest and identity["settings"] == hash_json(section(config, "model", "train"))
+        if not same or not dict(cost):
             return None
         load_dict(folder / "model.pt", torch.device("cpu"))
     except (OSError, ValueError, KeyError, TypeError):
