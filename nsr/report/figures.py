@@ -93,15 +93,30 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str) -> list
     """One SVG for each quantity of `CURVES` that a log holds.
 
     Args:
-        logs: rows of `metrics.jsonl` by rising step, by the name of the method; each gets a line of `method_colour`.
+        logs: rows of `metrics.jsonl` by rising step, by the name of the method; each gets a line of `method_colour`, of a model of
+            several fields each field a line over its own steps.
         prefix: of the ids.
     """
+    fields = [(index, rows) for index, log in enumerate(logs.values()) for rows in _by_field(log)]
     found = []
     for curve in CURVES:
-        lines = {name: _points(rows, curve.key) for name, rows in logs.items()}
-        lines = {name: points for name, points in lines.items() if len(points)}
+        lines = [(index, _points(rows, curve.key, MAX_CURVE_POINTS * len(logs) // len(fields))) for index, rows in fields]
+        lines = [(index, points) for index, points in lines if len(points)]
         if lines:
-            found.append(_curve(curve, lines, list(logs), prefix))
+            found.append(_curve(curve, lines, prefix))
+    return found
+
+
+def _by_field(log: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The rows of each field of a model, whose steps a log counts through, with steps that begin anew."""
+    found: list[list[Mapping[str, Any]]] = []
+    before, member, last = 0.0, None, 0.0
+    for row in log:
+        if not found or row.get("member") != member:
+            found.append([])
+            before, member = last, row.get("member")
+        last = float(row["step"])
+        found[-1].append({**row, "step": last - before})
     return found
 
 
@@ -110,24 +125,26 @@ def method_colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Array:
-    """Steps and values (N, 2), finite and at most `MAX_CURVE_POINTS`."""
+def _points(rows: Sequence[Mapping[str, Any]], key: str, most: int) -> Array:
+    """Steps and values (N, 2), finite and at most `most`."""
     pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))]
     points = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
         return points
-    return points[np.unique(np.linspace(0, len(points) - 1, MAX_CURVE_POINTS).round().astype(int))]
+    return points[np.unique(np.linspace(0, len(points) - 1, most).round().astype(int))]
 
 
-def _curve(curve: Curve, lines: Mapping[str, Array], names: Sequence[str], prefix: str) -> str:
+def _curve(curve: Curve, lines: Sequence[tuple[int, Array]], prefix: str) -> str:
+    """One SVG. Args: lines: number of the method, and steps and values (N, 2)."""
+
     def paint(axes: Axes) -> None:
         from matplotlib.ticker import LogLocator, NullFormatter
 
-        for name, points in lines.items():
+        for method, points in lines:
             marker = "o" if len(points) == 1 else None
-            axes.plot(points[:, 0], points[:, 1], color=method_colour(names.index(name)), linewidth=1.5, marker=marker)
-        if curve.logarithmic and all((points[:, 1] > 0).all() for points in lines.values()):
+            axes.plot(points[:, 0], points[:, 1], color=method_colour(method), linewidth=1.5, marker=marker)
+        if curve.logarithmic and all((points[:, 1] > 0).all() for _, points in lines):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -136,7 +153,7 @@ def _curve(curve: Curve, lines: Mapping[str, Array], names: Sequence[str], prefi
         axes.set_xlabel("step")
         axes.grid(alpha=0.15, linewidth=0.8)
 
-    ends = "; ".join(f"{points[-1, 1]:.4g} at step {points[-1, 0]:.0f}" for points in lines.values())
+    ends = "; ".join(f"{points[-1, 1]:.4g} at step {points[-1, 0]:.0f}" for _, points in lines)
     label = f"{curve.title} over training steps; last value {ends}"
     return draw(paint, size=(2.8, 2.0), prefix=f"{prefix}-{curve.key}", label=label)
 

@@ -230,6 +230,15 @@ def test_figures_are_xml_without_fixed_colours_or_addresses(sphere):
     assert all(figures.method_colour(index) in both for index in (0, 1))
 
 
+def test_every_field_of_a_model_has_a_curve_of_its_own_steps():
+    steps = [(0, 10), (0, 20), (1, 30), (1, 40)]  # as a log of two fields of 20 steps counts them
+    rows = [{"step": step, "member": member, "psnr": 20.0 + member} for member, step in steps]
+    [text] = figures.curves({"a": rows}, "x")
+    assert "last value 20 at step 20; 21 at step 20" in text
+    [alone] = figures.curves({"a": rows[:2]}, "x")
+    assert 'last value 20 at step 20"' in alone
+
+
 def test_the_template_travels_with_the_package():
     from importlib import resources
 
