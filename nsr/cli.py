@@ -16,7 +16,7 @@ from nsr.config import Config, resolve, section
 from nsr.digest import code_digest
 from nsr.errors import ConfigError, NsrError
 from nsr.job import Job, current, running
-from nsr.log import get_logger, log_to
+from nsr.log import first_speaks, get_logger, log_to
 
 # Options whose files or folders a result is made from.
 INPUTS = ("photos", "source", "masks", "model", "scene", "points", "mesh", "render", "ground_truth", "gt_cameras")
@@ -65,8 +65,7 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], No
     """Parse, run `main(args)`, and return the exit code; an `NsrError` becomes one line on stderr (and in the log)."""
     args = parser.parse_intermixed_args(argv)  # settings may stand anywhere among the options
     try:
-        # Of several processes that do one stage together (torchrun), the first one speaks.
-        first = os.environ.get("RANK", "0") == "0"
+        first = first_speaks()
         with log_to(args.log if first else None) as logger, running(_job(parser, args)):
             logger.setLevel(logging.INFO if first else logging.WARNING)
             return _guarded(main, args)

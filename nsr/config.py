@@ -176,10 +176,10 @@ class TrainConfig:
     steps: int = 20000
     average: float = 0.0  # share of the steps, the last ones, whose parameters' mean is the model; 0: it is the last step's
     seed: int = 42
-    members: int = 1  # fields trained one after another, each from a seed of its own, joined as one model
+    members: int = 1  # fields, each from a seed of its own, joined as one model
     split: Literal["holdout", "all"] = "holdout"  # "all": train on every view (the DTU geometry protocol)
     use_masks: Literal["auto", "required", "never"] = "never"  # "auto": where the scene has masks
-    gpus: int = 1  # GPUs of one host that train a scene together, each on `samples` samples of rays of its own
+    gpus: int = 1  # GPUs of one host that train a scene: each its share of the fields, or all each field, on `samples` samples of rays of its own
     samples: int = 262144  # samples per step aimed at
     start_rays: int = 256
     max_rays: int = 8192

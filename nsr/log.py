@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,11 @@ _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 def get_logger() -> logging.Logger:
     """The package's logger."""
     return logging.getLogger("nsr")
+
+
+def first_speaks() -> bool:
+    """Whether this process tells what goes on: of several that do one stage together (torchrun) the first one, alone always."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

@@ -74,14 +74,15 @@ def clean_mesh(
         )
     elif config.mask_dilation >= 0:
         log.notes.append("no mask culling: the scene has no masks")
-    parts = _rendered_parts(mesh, config, occupied, device)
-    if config.rendered and occupied is not None:
+    occupied = occupied if config.rendered else None
+    parts = _without_ghosts(mesh, occupied, device)
+    if occupied is not None:
         log.done("ghosts", parts.mesh, "no part of the surface was ever rendered; look at the training curve")
     parts = clean.without_fragments(clean.largest_parts(parts, config.components), config.component_share)
     log.done("largest components", parts.mesh, "set mesh.components=0 and lower mesh.component_share")
     if config.min_views > 0:
         # A table that the masks rule out still hides what the model put under it, which no photograph supports.
-        hiding = parts.mesh if mesh is whole else _rendered_parts(whole, config, occupied, device).mesh
+        hiding = parts.mesh if mesh is whole else _without_ghosts(whole, occupied, device).mesh
         mesh = cull.cull_unseen(parts.mesh, cameras, config.min_views, threads, hiding=hiding)
         log.done("visibility culling", mesh, "no camera sees the surface; lower mesh.min_views and look at the scene's region")
         parts = parts if mesh is parts.mesh else clean.parts_of(mesh, device)
@@ -90,9 +91,7 @@ def clean_mesh(
     return parts
 
 
-def _rendered_parts(
-    mesh: Mesh, config: MeshConfig, occupied: NDArray[np.bool_] | None, device: torch.device | str
-) -> clean.Parts:
-    """The components, without ghosts if `mesh.rendered`."""
+def _without_ghosts(mesh: Mesh, occupied: NDArray[np.bool_] | None, device: torch.device | str) -> clean.Parts:
+    """The components, where `occupied` is known those that were rendered."""
     parts = clean.parts_of(mesh, device)
-    return clean.rendered_parts(parts, occupied) if config.rendered and occupied is not None else parts
+    return parts if occupied is None else clean.rendered_parts(parts, occupied)

@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,13 +111,11 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], prefix: str) -> list
 def _by_field(log: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """The rows of each field of a model, whose steps a log counts through, with steps that begin anew."""
     found: list[list[Mapping[str, Any]]] = []
-    before, member, last = 0.0, None, 0.0
-    for row in log:
-        if not found or row.get("member") != member:
-            found.append([])
-            before, member = last, row.get("member")
-        last = float(row["step"])
-        found[-1].append({**row, "step": last - before})
+    before = 0.0
+    for _, rows in groupby(log, key=lambda row: row.get("member")):
+        steps = [(float(row["step"]), row) for row in rows]
+        found.append([{**row, "step": step - before} for step, row in steps])
+        before = steps[-1][0]
     return found
 
 

@@ -62,16 +62,16 @@ def train_members(scene: Scene, config: Config, out: Path, device: torch.device,
     with shortage_named("photographs", "lower prepare.max_size"):
         data = load_training_data(scene, config.model, config.train, device, Spill(out / "checkpoint"))
     folders = [out / "checkpoint" / f"member{number}" for number in range(config.train.members)]
-    apart = ranks.count > 1 and len(folders) % ranks.count == 0
-    if apart and ranks.first:
+    at_once = ranks.count if len(folders) % ranks.count == 0 else 1  # fields that are trained at a time, each by one rank
+    if at_once > 1 and ranks.first:
         get_logger().info("%d ranks train %d fields each", ranks.count, len(folders) // ranks.count)
     with alone_in(out / "checkpoint") if ranks.first else nullcontext():
         ranks.wait()
         for number, folder in enumerate(folders):
-            if not apart or number % ranks.count == ranks.rank:
-                _train_field(scene, member_config(config, number), folder, device, ALONE if apart else ranks, data)
+            if number % at_once == ranks.rank % at_once:
+                _train_field(scene, member_config(config, number), folder, device, ALONE if at_once > 1 else ranks, data)
         ranks.wait()
-        return _joined(out, folders, config, data, ranks, apart) if ranks.first else {}
+        return _joined(out, folders, config, data, ranks.count, at_once) if ranks.first else {}
 
 
 def _train_field(scene: Scene, config: Config, folder: Path, device: torch.device, ranks: Ranks, data: TrainingData) -> None:
@@ -104,18 +104,17 @@ def _finished(folder: Path, config: Config, data: TrainingData) -> dict[str, Any
     return facts
 
 
-def _joined(out: Path, folders: Sequence[Path], config: Config, data: TrainingData, ranks: Ranks, apart: bool) -> dict[str, Any]:
-    """Make one result of the fields'; `apart`: every rank trained some of them by itself, one in `ranks.count`."""
+def _joined(out: Path, folders: Sequence[Path], config: Config, data: TrainingData, ranks: int, at_once: int) -> dict[str, Any]:
+    """Make one result of the fields', which `ranks` processes trained, `at_once` of them at a time."""
     parts = [parse_json((folder / "train.json").read_text()) for folder in folders]
-    by_rank = [parts[rank :: ranks.count] for rank in range(ranks.count)] if apart else [parts]
     join_models([folder / "model.pt" for folder in folders], out / "model.pt", config.train)
-    write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in _records(folders, parts, len(by_rank))))
+    write_text(out / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in _records(folders, parts, at_once)))
     settings = section(config, "model", "train")
-    seconds = max(sum(part["seconds"] for part in own) for own in by_rank)
+    seconds = max(sum(part["seconds"] for part in parts[first::at_once]) for first in range(at_once))
     summary = parts[-1] | {
         "steps": sum(part["steps"] for part in parts),
         "samples_a_step": min(part["samples_a_step"] for part in parts),
-        "ranks": ranks.count,
+        "ranks": ranks,
         "shortages": [{"member": number, **shortage} for number, part in enumerate(parts) for shortage in part["shortages"]],
         "seconds": seconds,
         "samples_per_second": sum(part["samples_per_second"] * part["seconds"] for part in parts) / max(seconds, 1e-9),

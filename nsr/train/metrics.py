@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nsr.log import get_logger
+from nsr.log import first_speaks, get_logger
 from nsr.provenance import write_text
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -46,7 +45,7 @@ class MetricsLog:
         self.path, self.steps, self.start = path, steps, start
         self.began = self.last_line = time.monotonic()
         self.bar: Progress | None = None
-        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":  # of several ranks, the first
+        if sys.stderr.isatty() and first_speaks():
             columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
             self.bar = Progress(*columns, console=Console(stderr=True))
             self.task = self.bar.add_task("training", total=steps, completed=start)

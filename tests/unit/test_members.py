@@ -49,6 +49,11 @@ def alone(scene, number, folder, **train):
     return load_model(folder / "model.pt", CPU)
 
 
+def field_results(folder, count=2):
+    """`train.json` of each field."""
+    return [json.loads((folder / "checkpoint" / f"member{number}" / "train.json").read_text()) for number in range(count)]
+
+
 def same_parameters(first, second):
     """Whether two fields are equal in every number."""
     mine, other = first.state_dict(), second.state_dict()
@@ -156,7 +161,7 @@ def test_occupied_is_where_any_field_is():
 
 def test_results_of_all_fields_are_summed_up(trained):
     folder, summary = trained
-    parts = [json.loads((folder / "checkpoint" / f"member{number}" / "train.json").read_text()) for number in range(2)]
+    parts = field_results(folder)
     assert json.loads((folder / "train.json").read_text())["settings"]["train"]["members"] == 2
     assert summary["steps"] == 2 * STEPS
     assert summary["seconds"] == pytest.approx(sum(part["seconds"] for part in parts))
@@ -179,7 +184,7 @@ def test_exposures_are_means(scene, tmp_path):
     settings = config()
     settings = replace(settings, model=replace(settings.model, exposure="gain"))
     summary = train_members(scene, settings, tmp_path, CPU)
-    parts = [json.loads((tmp_path / "checkpoint" / f"member{number}" / "train.json").read_text()) for number in range(2)]
+    parts = field_results(tmp_path)
     name = summary["train_views"][0]
     expected = (np.array(parts[0]["exposure"][name]) + np.array(parts[1]["exposure"][name])) / 2
     np.testing.assert_allclose(summary["exposure"][name], expected)

@@ -18,6 +18,7 @@ from nsr.train.model_file import load_model
 from nsr.train.ranks import ALONE, Ranks, joined, start_ranks
 from tests.source_tree import ROOT, child_environment
 from tests.unit.graph_settings import DEVICE, pixel_store, tiny_config
+from tests.unit.test_members import field_results, same_parameters
 from tests.unit.training_scene import quick_config, sphere_scene
 
 CPU = torch.device("cpu")
@@ -241,15 +242,11 @@ from nsr.job import Job, running
 from nsr.scene.scene import load_scene
 from nsr.train.members import train_members
 from nsr.train.ranks import joined
-from tests.unit.test_ranks import fields
+from tests.unit.test_members import config
 torch.set_num_threads(1)
 with running(Job(stage="train")), joined("cpu") as (ranks, device):
-    train_members(load_scene(Path(sys.argv[1])), fields(int(sys.argv[3])), Path(sys.argv[2]), device, ranks)
+    train_members(load_scene(Path(sys.argv[1])), config(int(sys.argv[3])), Path(sys.argv[2]), device, ranks)
 """
-
-
-def fields(members):
-    return quick_config(members=members, steps=6, checkpoint_every=3, log_every=2)
 
 
 def trained_fields(root, name, members, count):
@@ -261,8 +258,7 @@ def trained_fields(root, name, members, count):
 
 
 def equal(first, second):
-    mine, other = first.model.state_dict(), second.model.state_dict()
-    return all(torch.equal(mine[name], other[name]) for name in mine) and torch.equal(first.occupied, second.occupied)
+    return same_parameters(first.model, second.model) and torch.equal(first.occupied, second.occupied)
 
 
 def test_ranks_that_can_have_fields_of_their_own_make_those_of_one_rank(two):
@@ -272,7 +268,7 @@ def test_ranks_that_can_have_fields_of_their_own_make_those_of_one_rank(two):
     assert len(apart) == 2
     assert all(equal(*pair) for pair in zip(alone, apart, strict=True))
     assert (summary["ranks"], summary["steps"]) == (2, 12)
-    parts = [json.loads((root / "apart/checkpoint" / name / "train.json").read_text()) for name in ("member0", "member1")]
+    parts = field_results(root / "apart")
     assert summary["seconds"] == max(part["seconds"] for part in parts), "they were trained at the same time"
     records = [json.loads(line) for line in (root / "apart/metrics.jsonl").read_text().splitlines()]
     assert [(record["member"], record["step"]) for record in records] == [(k // 3, 2 * (k + 1)) for k in range(6)]
@@ -292,7 +288,7 @@ def test_fields_that_ranks_cannot_have_equally_many_of_are_trained_by_all(two):
     root, _ = two
     together, summary = trained_fields(root, "together", members=3, count=2)
     assert len(together) == 3 and summary["ranks"] == 2
-    parts = [json.loads((root / "together/checkpoint" / f"member{k}" / "train.json").read_text()) for k in range(3)]
+    parts = field_results(root / "together", 3)
     assert [part["ranks"] for part in parts] == [2, 2, 2]
     assert summary["seconds"] == sum(part["seconds"] for part in parts)
 
