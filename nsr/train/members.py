@@ -64,7 +64,7 @@ def train_members(scene: Scene, config: Config, out: Path, device: torch.device,
     folders = [out / "checkpoint" / f"member{number}" for number in range(config.train.members)]
     at_once = ranks.count if len(folders) % ranks.count == 0 else 1  # fields that are trained at a time, each by one rank
     if at_once > 1 and ranks.first:
-        get_logger().info("%d ranks train %d fields each", ranks.count, len(folders) // ranks.count)
+        get_logger().info("%d fields, %d on each of %d ranks", len(folders), len(folders) // ranks.count, ranks.count)
     with alone_in(out / "checkpoint") if ranks.first else nullcontext():
         ranks.wait()
         for number, folder in enumerate(folders):

@@ -153,4 +153,5 @@ def start_ranks(gpus: int, device: str) -> None:
         get_logger().warning("train.gpus=%d, but %d GPUs may be used; training in one process", gpus, visible)
         return
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus), "--"]
-    os.execv(sys.executable, [*launcher, *sys.argv])  # noqa: S606 (this very program, no shell)
+    # One thread is what torchrun sets, too, with a warning where nobody has said a number; `--threads` sets torch's.
+    os.execve(sys.executable, [*launcher, *sys.argv], {"OMP_NUM_THREADS": "1", **os.environ})  # noqa: S606 (this very program, no shell)

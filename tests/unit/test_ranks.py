@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -294,7 +295,7 @@ def test_fields_that_ranks_cannot_have_equally_many_of_are_trained_by_all(two):
 
 
 def test_without_enough_gpus_one_process_trains(caplog, monkeypatch):
-    monkeypatch.setattr(ranks.os, "execv", lambda *_: pytest.fail("started torchrun"))
+    monkeypatch.setattr(ranks.os, "execve", lambda *_: pytest.fail("started torchrun"))
     start_ranks(1, "auto")
     assert caplog.text == ""
     start_ranks(2, "cpu")
@@ -303,15 +304,21 @@ def test_without_enough_gpus_one_process_trains(caplog, monkeypatch):
     start_ranks(2, "cuda")  # torchrun's own process
 
 
-def test_torchrun_is_started_with_the_same_arguments(monkeypatch):
+@pytest.mark.parametrize("said", [None, "6"])
+def test_torchrun_is_started_with_the_same_arguments(monkeypatch, said):
     called = []
-    monkeypatch.setattr(ranks.os, "execv", lambda program, words: called.append((program, words)))
+    monkeypatch.setattr(ranks.os, "execve", lambda program, words, environment: called.append((program, words, environment)))
+    if said is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(sys, "argv", ["scripts/train.py", "--scene", "a b"])
     start_ranks(4, "auto")
-    ((program, words),) = called
+    ((program, words, environment),) = called
     assert program == words[0] == sys.executable
+    assert environment == {**os.environ, "OMP_NUM_THREADS": said or "1"}
     assert words[-6:] == ["--nproc-per-node", "4", "--", "scripts/train.py", "--scene", "a b"]
 
 
