@@ -59,7 +59,7 @@ def require_masks(scene: Scene) -> None:
     if missing:
         raise DataError(
             f"{missing[0]}: this method needs masks, but {len(missing)} of {len(scene.views)} views have none; give a masks folder "
-            "in the manifest, or set train.use_masks=auto with a learned background"
+            "in the manifest, or take a method that needs none (nsr), or set train.use_masks=auto model.background.kind=learned"
         )
 
 

@@ -27,7 +27,7 @@ def test_unknown_device(trained, refused):
 
 def test_training_without_the_masks_that_the_method_needs(refused, tmp_path):
     bare = sphere_scene(tmp_path / "bare", masks=False)
-    words = ("bare", "needs masks", "12 of 12", "give a masks folder", "train.use_masks=auto")
+    words = ("bare", "needs masks", "12 of 12", "give a masks folder", "train.use_masks=auto model.background.kind=learned")
     refused("train", "--scene", bare.root, "--device", "cpu", *settings(use_masks="required"), words=words)
 
 
