@@ -53,7 +53,7 @@ def clean_mesh(
 ) -> clean.Parts:
     """Region of interest, mask culling, ghosts, largest components, visibility culling, crumbs; in the unit frame.
 
-    The masks go before the components, so that what they rule out neither counts as one nor hides the object.
+    The masks go before the components, so that what they rule out does not count as one. It still hides what lies behind it.
 
     Args:
         occupied: the model's occupancy grid (G, G, G). cap: see `clean.inside_region`. log: gets the steps and notes.

@@ -76,10 +76,10 @@ def train_members(scene: Scene, config: Config, out: Path, device: torch.device,
 
 def _train_field(scene: Scene, config: Config, folder: Path, device: torch.device, ranks: Ranks, data: TrainingData) -> None:
     """Train a field unless it is there already."""
-    facts = _finished(folder, config, data)
-    if facts is not None:
-        current().carry(facts["manifest"]["cost"])
-    if not ranks.least(facts is not None):
+    spent = _spent(folder, config, data)
+    if spent is not None:
+        current().carry(spent)
+    if not ranks.least(spent is not None):
         get_logger().info("%s", folder.name)
         train_scene(scene, config, folder, device, ranks, data)
         gc.collect()  # of the field, which holds its own parts in circles
@@ -87,13 +87,13 @@ def _train_field(scene: Scene, config: Config, folder: Path, device: torch.devic
             shutil.rmtree(folder / "checkpoint")  # larger than all models together, and not read again
 
 
-def _finished(folder: Path, config: Config, data: TrainingData) -> dict[str, Any] | None:
-    """`train.json` of a run of these settings and data that has ended there; None if none has."""
+def _spent(folder: Path, config: Config, data: TrainingData) -> dict[str, Any] | None:
+    """The cost of a run of these settings and data that has ended there; None if none has."""
     try:
-        facts: dict[str, Any] = parse_json((folder / "train.json").read_text())
-        identity, cost = facts["manifest"]["identity"], facts["manifest"]["cost"]
+        written = parse_json((folder / "train.json").read_text())["manifest"]
+        identity, cost = written["identity"], dict(written["cost"])
         same = identity["data"] == data.digest and identity["settings"] == hash_json(section(config, "model", "train"))
-        if not same or not dict(cost):
+        if not same or not cost:
             return None
         load_dict(folder / "model.pt", torch.device("cpu"))
     except (OSError, ValueError, KeyError, TypeError):
@@ -101,7 +101,7 @@ def _finished(folder: Path, config: Config, data: TrainingData) -> dict[str, Any
     except CheckpointError as error:
         get_logger().warning("trained again: %s", error)
         return None
-    return facts
+    return cost
 
 
 def _joined(out: Path, folders: Sequence[Path], config: Config, data: TrainingData, ranks: int, at_once: int) -> dict[str, Any]:
